@@ -1,0 +1,55 @@
+"""The errors of both packages: one small tree, every member also a built-in error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose"]
+
+
+class PplError(Exception):
+    """Root of every error that the two packages raise on purpose."""
+
+
+class OptionError(PplError, ValueError):
+    """An option breaks its rule, or is not one of the names it may take."""
+
+
+class ModelError(PplError, ValueError):
+    """The model, or how it fits the guide, is outside what the guide can do."""
+
+
+class DataError(PplError, ValueError):
+    """Data have the wrong shape, are not finite, or come from a file that cannot be read as what it claims to be."""
+
+
+class DivergedError(PplError, RuntimeError):
+    """Training met more non-finite steps than it was allowed to skip."""
+
+
+def choose(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``.
+
+    Args:
+        name: The option's name, as the caller wrote it.
+        value: What the caller gave.
+        allowed: The names the option may take.
+
+    Raises:
+        OptionError: If it is not; the message lists the names and the nearest one.
+
+    Example:
+        >>> choose("tempering", "free", ["free", "none"])
+        'free'
+        >>> choose("tempering", "fre", ["free", "none"])
+        Traceback (most recent call last):
+            ...
+        guides.errors.OptionError: tempering must be one of 'free', 'none'; got 'fre'. Did you mean 'free'?
+    """
+    names = list(allowed)
+    if value in names:
+        return value
+    near = get_close_matches(str(value), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise OptionError(f"{name} must be one of {', '.join(map(repr, names))}; got {value!r}.{hint}")

@@ -1,0 +1,329 @@
+"""A Pyro model's latents as one unconstrained vector, and the log joint over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask, sum_rightmost
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+from torch.distributions.transforms import Transform
+
+from guides.errors import DataError, ModelError
+from guides.plates import Minibatch, depth, full_size, left_shape, sum_to
+
+__all__ = ["LatentSite", "LatentSpace", "Model"]
+
+Model = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """One latent site of a model, and its place in the vector.
+
+    Args:
+        name: The site's name in the model.
+        plates: The plates around it, innermost first.
+        batch_shape: Its batch shape, with 1 in the dimension of the data plate.
+        event_dim: The number of event dimensions of its (constrained) value.
+        unconstrained_shape: The event shape of its unconstrained value.
+        transform: The bijection from unconstrained values to the site's support.
+        coordinates: The slice of the vector that holds it.
+    """
+
+    name: str
+    plates: tuple[CondIndepStackFrame, ...]
+    batch_shape: torch.Size
+    event_dim: int
+    unconstrained_shape: torch.Size
+    transform: Transform
+    coordinates: slice
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the support is all reals, so that the bijection is the identity."""
+        support = self.transform.codomain
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        return support is constraints.real
+
+    def constrain(self, unconstrained: Tensor) -> tuple[Tensor, Tensor]:
+        """Map unconstrained values to the support; also return log |det| of the map, per batch element."""
+        value = self.transform(unconstrained)
+        log_det = self.transform.log_abs_det_jacobian(unconstrained, value)
+        return value, sum_rightmost(log_det, log_det.dim() - (value.dim() - self.event_dim))
+
+
+class LatentSpace:
+    r"""Present the continuous latents of a Pyro model as one unconstrained vector.
+
+    The vector concatenates the sites in the model's order. A *global* space has one vector :math:`u` for the whole
+    model; an *amortised* one has one vector per datum, and all latents must stand inside the data plate.
+
+    Shapes: with particles :math:`(*S)` in front, latents are ``(*S, D)`` (global) or ``(*S, B, D)`` (amortised), where
+    ``D`` is :attr:`dim` and ``B`` the number of data.
+
+    Args:
+        model: Any Pyro model.
+        *args: Arguments of the model, for the one run that finds its sites.
+        amortised: Whether there is one vector per datum.
+        **kwargs: Keyword arguments of the model.
+
+    Raises:
+        ModelError: If the model has no latents, a discrete one, one without a bijection to its support, or, for an
+            amortised space, a site outside the data plate; for a global space, a latent inside a subsampled plate.
+        DataError: If observed values that are not masked are not finite.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def model(x):
+        ...     scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+        >>> space = LatentSpace(model, torch.ones(3))
+        >>> space
+        LatentSpace(dim=1, sites=[scale: () GreaterThan(lower_bound=0.0)])
+        >>> space.log_joint(torch.zeros(5, 1), torch.ones(3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, model: Model, *args: Any, amortised: bool = False, **kwargs: Any) -> None:
+        with torch.no_grad(), poutine.block():
+            trace = poutine.trace(model).get_trace(*args, **kwargs)
+        sites: list[Any] = [site for site in trace.nodes.values() if _is_random(site)]
+        latents = [site for site in sites if not site["is_observed"]]
+        _check_latents(latents)
+        _check_observed([site for site in sites if site["is_observed"]])
+
+        self.model = model
+        self.data_plate = _data_plate(latents) if amortised else None
+        #: The number of dimensions to the right of the particles that the model's plates take.
+        self.max_plate_nesting = max(
+            [len(site["fn"].batch_shape) for site in sites]
+            + [depth(frame) for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
+        )
+        frames = {frame.name: frame for site in sites for frame in site["cond_indep_stack"]}
+        #: The plates that see only a subsample of their data.
+        self.subsampled = tuple(frame for frame in frames.values() if full_size(frame) != frame.size)
+        self._check_plates(sites, latents)
+
+        self.sites: tuple[LatentSite, ...] = ()
+        for site in latents:
+            self.sites += (self._site(site, start=self.dim),)
+        #: The plates that hold latents.
+        self.plates = tuple({frame.name: frame for site in self.sites for frame in site.plates}.values())
+        prototype = latents[0]["value"]
+        self.dtype, self.device = prototype.dtype, prototype.device
+
+    @property
+    def dim(self) -> int:
+        """``D``, the length of the vector."""
+        return self.sites[-1].coordinates.stop if self.sites else 0
+
+    def _check_plates(self, sites: list[Any], latents: list[Any]) -> None:
+        if self.data_plate is None:
+            subsampled = {frame.name for frame in self.subsampled}
+            for site in latents:
+                inside = subsampled & {frame.name for frame in site["cond_indep_stack"]}
+                if inside:
+                    raise ModelError(
+                        f"latent {site['name']!r} must not stand inside the subsampled plate {inside.pop()!r} of a "
+                        "guide without an encoder: each of its values would need parameters of its own. Give encoder=."
+                    )
+            return
+        for site in sites:
+            if self.data_plate.name not in [frame.name for frame in site["cond_indep_stack"]]:
+                raise ModelError(
+                    f"with encoder=, every site must stand inside the plate {self.data_plate.name!r}; got "
+                    f"{site['name']!r} outside it. Move it inside, or use a guide without an encoder."
+                )
+
+    def _site(self, site: Any, start: int) -> LatentSite:
+        fn, name = site["fn"], site["name"]
+        try:
+            transform = biject_to(fn.support)
+            shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
+        except (NotImplementedError, ValueError) as error:
+            raise ModelError(
+                f"latent {name!r} must have a support with a bijection to the reals; got {fn.support}. "
+                "Reparametrise it, or register a bijection with torch.distributions.biject_to."
+            ) from error
+        batch = list(fn.batch_shape)
+        if self.data_plate is not None:
+            batch[-depth(self.data_plate)] = 1
+        unconstrained_shape = shape[len(batch) :]
+        size = torch.Size(batch).numel() * unconstrained_shape.numel()
+        return LatentSite(
+            name=name,
+            plates=tuple(frame for frame in site["cond_indep_stack"] if frame.vectorized),
+            batch_shape=torch.Size(batch),
+            event_dim=fn.event_dim,
+            unconstrained_shape=unconstrained_shape,
+            transform=transform,
+            coordinates=slice(start, start + size),
+        )
+
+    def split(self, vectors: Tensor, left: Mapping[int, int]) -> dict[str, Tensor]:
+        """Cut vectors into the sites' unconstrained values, laid out as the model lays out its own.
+
+        Args:
+            vectors: Shape ``(*S, D)`` or ``(*S, B, D)``.
+            left: Where the particles ``*S`` stand among the batch dimensions: sizes by distance from the right.
+        """
+        values = {}
+        for site in self.sites:
+            part = vectors[..., site.coordinates]
+            batch = list(site.batch_shape)
+            if self.data_plate is not None:
+                dim = len(batch) - depth(self.data_plate)
+                del batch[dim]
+                part = part.reshape([*vectors.shape[:-1], *batch, *site.unconstrained_shape])
+                source = vectors.dim() - 2
+                part = part.movedim(source, source + dim)
+                batch.insert(dim, vectors.shape[-2])
+            values[site.name] = part.reshape([*left_shape(left, len(batch)), *batch, *site.unconstrained_shape])
+        return values
+
+    def constrain(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Map vectors ``(*S, D)`` or ``(*S, B, D)`` to the sites' values, as the model would draw them."""
+        values = self.split(vectors, self._left(vectors, self.max_plate_nesting))
+        return {site.name: site.transform(values[site.name]) for site in self.sites}
+
+    def log_joint(
+        self,
+        vectors: Tensor,
+        *args: Any,
+        indices: Mapping[str, Tensor] | None = None,
+        max_plate_nesting: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        r"""Evaluate :math:`\log p(x, T(u)) + \log |\det \partial T / \partial u|`.
+
+        Args:
+            vectors: Unconstrained vectors :math:`u`, ``(*S, D)`` or ``(*S, B, D)``.
+            *args: Arguments of the model.
+            indices: For each subsampled plate, the indices to look at; without, it draws its own.
+            max_plate_nesting: How many batch dimensions the model takes at these arguments; as at setup by default.
+            **kwargs: Keyword arguments of the model.
+
+        Returns:
+            ``(*S,)`` for a global space, with minibatches scaled up to all data; ``(*S, B)``, unscaled, for an
+            amortised one.
+        """
+        left = self._left(vectors, self.max_plate_nesting if max_plate_nesting is None else max_plate_nesting)
+        density = _LogDensity(self, self.split(vectors, left), indices or {}, left)
+        with density:
+            self.model(*args, **kwargs)
+        total: Tensor = density.total.expand(vectors.shape[:-1])
+        return total
+
+    def _left(self, vectors: Tensor, nesting: int) -> dict[int, int]:
+        particles = vectors.shape[: -1 if self.data_plate is None else -2]
+        return {nesting + len(particles) - i: size for i, size in enumerate(particles)}
+
+    def __repr__(self) -> str:
+        def describe(site: LatentSite) -> str:
+            shape = tuple(site.batch_shape + site.unconstrained_shape)
+            return f"{site.name}: {shape} {'real' if site.is_real else site.transform.codomain}"
+
+        per = f" per {self.data_plate.name!r}" if self.data_plate else ""
+        return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(describe, self.sites))}])"
+
+
+class _LogDensity(Messenger):
+    """Sums a model's log density at given latents: no Trace is made, and no outer handler sees the run."""
+
+    def __init__(
+        self, space: LatentSpace, latents: Mapping[str, Tensor], indices: Mapping[str, Tensor], left: Mapping[int, int]
+    ) -> None:
+        super().__init__()
+        self.space, self.latents, self.indices = space, latents, indices
+        self.sites = {site.name: site for site in space.sites}
+        self.kept = set(left)
+        if space.data_plate is not None:
+            self.kept.add(depth(space.data_plate))
+        self.total: Any = 0.0
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if site_is_subsample(msg):
+            if name in self.indices:
+                msg["value"], msg["done"] = self.indices[name], True
+            msg["stop"] = True
+            return
+        for handler in _PYRO_STACK:
+            if isinstance(handler, Minibatch):
+                handler._pyro_sample(msg)
+        msg["stop"] = True
+        if not _is_random(msg):
+            return
+        log_det: Any = None
+        if not msg["is_observed"]:
+            if name not in self.sites:
+                raise ModelError(f"the model must have the same latents in every run; got a new one, {name!r}.")
+            msg["value"], log_det = self.sites[name].constrain(self.latents[name])
+            msg["done"] = True
+        log_prob = scale_and_mask(msg["fn"].log_prob(msg["value"]), self._scale(msg), msg["mask"])
+        self._add(log_prob)
+        if log_det is not None:
+            self._add(log_det)
+
+    def _scale(self, msg: Any) -> Any:
+        """The site's scale, without the data plate's own N / B: every datum has its own log joint."""
+        scale = msg["scale"]
+        for frame in msg["cond_indep_stack"]:
+            if self.space.data_plate is not None and frame.name == self.space.data_plate.name:
+                scale = scale * frame.size / full_size(frame)
+        return scale
+
+    def _add(self, term: Tensor) -> None:
+        self.total = self.total + sum_to(term, self.kept)
+
+
+def _is_random(site: Any) -> bool:
+    """Whether a message or trace node has a log density: neither a subsample nor pyro.deterministic."""
+    return site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic", False)
+
+
+def _check_latents(latents: list[Any]) -> None:
+    if not latents:
+        raise ModelError("a guide needs a model with at least one latent sample site; got none. Are all observed?")
+    for site in latents:
+        if site["fn"].has_enumerate_support or site["fn"].support.is_discrete:
+            raise ModelError(
+                f"latents must be continuous; got the discrete site {site['name']!r} ({type(site['fn']).__name__}). "
+                "Sum it out in the model (for example with dist.MixtureSameFamily)."
+            )
+
+
+def _check_observed(observed: list[Any]) -> None:
+    for site in observed:
+        if isinstance(site["value"], Tensor) and site["mask"] is None:
+            bad = ~torch.isfinite(site["value"])
+            if bad.any():
+                first = tuple(bad.nonzero()[0].tolist())
+                raise DataError(
+                    f"observed site {site['name']!r} must be finite; got {int(bad.sum())} NaN or infinite values, the "
+                    f"first at index {first}. Remove them, or mask them with poutine.mask."
+                )
+
+
+def _data_plate(latents: list[Any]) -> CondIndepStackFrame:
+    stacks = [[frame for frame in site["cond_indep_stack"] if frame.vectorized] for site in latents]
+    common = [frame for frame in stacks[0] if all(frame in stack for stack in stacks)]
+    named = [frame for frame in common if frame.name == "data"] or common
+    if len(named) != 1:
+        found = [frame.name for frame in common]
+        raise ModelError(
+            "with encoder=, all latents must stand in one common plate, named 'data' if there are several; got "
+            f"{found or 'no common plate'}. Wrap them in pyro.plate('data', len(x))."
+        )
+    return named[0]

@@ -1,0 +1,87 @@
+"""Arithmetic of Pyro's plates: where they stand, what they sum to, and what a minibatch stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from guides.errors import ModelError, OptionError
+
+__all__ = ["Minibatch", "depth", "full_size", "left_shape", "sum_to"]
+
+
+class Minibatch(Messenger):
+    """Say that the data given to a model are a minibatch: what stands in its plate is scaled by N / B.
+
+    For models that take the minibatch as an argument. (Models that draw it themselves, by
+    ``plate(subsample_size=...)``, need no such word.) Log densities seen by guides are scaled too.
+
+    Args:
+        size: N, the number of all data.
+        plate: The name of the data plate.
+
+    Raises:
+        OptionError: If the plate is larger than ``size`` or subsamples by itself.
+    """
+
+    def __init__(self, size: int, *, plate: str = "data") -> None:
+        super().__init__()
+        self.size, self.plate = size, plate
+        self.seen = False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for position, frame in enumerate(msg["cond_indep_stack"]):
+            if frame.name != self.plate:
+                continue
+            self.seen = True
+            if full_size(frame) != frame.size or frame.size > self.size:
+                raise OptionError(
+                    f"plate {self.plate!r} must hold a whole minibatch of at most {self.size} data; got size="
+                    f"{full_size(frame)} of which {frame.size} are used. Let either the model or fit take minibatches."
+                )
+            msg["scale"] = msg["scale"] * (self.size / frame.size)
+            stack = list(msg["cond_indep_stack"])
+            stack[position] = frame._replace(full_size=self.size)
+            msg["cond_indep_stack"] = tuple(stack)
+
+
+def depth(frame: CondIndepStackFrame) -> int:
+    """Position of a vectorised plate's dimension among the batch dimensions, counted from the right, from 1."""
+    assert frame.dim is not None, "a sequential plate has no dimension"
+    return -frame.dim
+
+
+def full_size(frame: CondIndepStackFrame) -> int:
+    """Number of data a plate stands for, of which ``frame.size`` are looked at."""
+    return frame.size if frame.full_size is None else frame.full_size
+
+
+def sum_to(log_prob: Tensor, kept: Collection[int]) -> Tensor:
+    """Sum a log density over all batch dimensions but those kept, counted from the right, from 1.
+
+    Example:
+        >>> sum_to(torch.ones(2, 3, 4), {3}).shape, sum_to(torch.ones(4), {1, 3}).shape
+        (torch.Size([2]), torch.Size([1, 4]))
+    """
+    ndim = max([log_prob.dim(), *kept])
+    log_prob = log_prob.reshape((1,) * (ndim - log_prob.dim()) + log_prob.shape)
+    summed = [-dim for dim in range(1, ndim + 1) if dim not in kept]
+    return log_prob.sum(summed) if summed else log_prob
+
+
+def left_shape(left: Mapping[int, int], num_dims: int) -> list[int]:
+    """Shape of the batch dimensions left of the ``num_dims`` rightmost, given the sizes of some by distance.
+
+    Raises:
+        ModelError: If one of the sizes belongs to the ``num_dims`` rightmost dimensions.
+    """
+    if left and min(left) <= num_dims:
+        raise ModelError(
+            f"plates around a guide must stand left of the {num_dims} batch dimensions of its sites; got dim="
+            f"{-min(left)}. Raise max_plate_nesting."
+        )
+    return [left.get(dim, 1) for dim in range(max(left, default=num_dims), num_dims, -1)]

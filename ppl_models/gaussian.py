@@ -1,0 +1,249 @@
+"""OffsetGaussian: the conjugate model, with its exact posterior, evidence and maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from guides.errors import DataError, OptionError
+
+__all__ = ["GaussianSummary", "OffsetGaussian"]
+
+
+@dataclass(frozen=True)
+class GaussianSummary:
+    r"""Sufficient statistics of N independent observations under a diagonal Gaussian.
+
+    Args:
+        count: N, at least 1.
+        mean: :math:`\bar x`, shape ``(d,)``.
+        scatter: :math:`S_j = \sum_i (x_{ij} - \bar x_j)^2`, shape ``(d,)``, not negative.
+
+    Raises:
+        DataError: If a shape, a sign or a value is wrong.
+
+    Example:
+        >>> import torch
+        >>> GaussianSummary.of(torch.tensor([[1.0], [3.0]]))
+        GaussianSummary(count=2, dim=1)
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise DataError(f"count must be at least 1; got {self.count}.")
+        if self.mean.dim() != 1 or self.mean.shape != self.scatter.shape:
+            raise DataError(
+                f"mean and scatter must both have shape (d,); got {tuple(self.mean.shape)} and "
+                f"{tuple(self.scatter.shape)}."
+            )
+        if not (torch.isfinite(self.mean).all() and torch.isfinite(self.scatter).all()):
+            raise DataError("mean and scatter must be finite; got NaN or infinite values. Clean the data first.")
+        if (self.scatter < 0).any():
+            raise DataError(f"scatter must not be negative; got {self.scatter.min().item()}.")
+
+    @classmethod
+    def of(cls, x: Tensor) -> GaussianSummary:
+        """Summarise data ``(N, d)``; sums are centred and taken in float64, the result has the data's dtype."""
+        if x.dim() != 2 or x.numel() == 0:
+            raise DataError(f"x must have shape (N, d) with N, d >= 1; got {tuple(x.shape)}.")
+        wide = x.double()
+        mean = wide.mean(0)
+        return cls(len(x), mean.to(x.dtype), (wide - mean).square().sum(0).to(x.dtype))
+
+    def __repr__(self) -> str:
+        return f"GaussianSummary(count={self.count}, dim={len(self.mean)})"
+
+
+class OffsetGaussian(PyroModule):
+    r"""Observe one latent vector, shifted by an unknown offset, N times under Gaussian noise.
+
+    .. math::
+        z \sim N(0, I_d), \qquad x_i \mid z \sim N(z + \Delta, \mathrm{diag}(\sigma^2)), \quad i = 1, \dots, N
+
+    The offset :math:`\Delta` and the scales :math:`\sigma` are parameters. Everything is known in closed form, which
+    makes the model a judge of guides. Only :math:`z + \Delta` is identified by data.
+
+    Called with data ``(N, d)``, the model has the sites ``z`` and ``x``, the latter inside the plate ``"data"``. Called
+    with a :class:`GaussianSummary` of them, it has the same density at a cost that does not depend on N, and the value
+    of ``x`` is the summary. Called with ``None`` and ``num=N``, it generates.
+
+    Args:
+        dim: d.
+        offset: Initial :math:`\Delta`, a number or ``(d,)``; 0 by default.
+        scale: Initial :math:`\sigma`, a positive number or ``(d,)``; 1 by default.
+
+    Raises:
+        OptionError: If ``dim`` is less than 1, or the initial values are not finite or of the wrong shape or sign.
+        DataError: When called with data that do not have shape ``(N, d)``.
+
+    Example:
+        >>> import torch
+        >>> gaussian = OffsetGaussian(2)
+        >>> x = torch.tensor([[1.0, 0.0], [2.0, 1.0]])
+        >>> gaussian.log_evidence(x)
+        tensor(-7.6076, grad_fn=<SumBackward0>)
+        >>> gaussian.exact_posterior(x).mean
+        tensor([1.0000, 0.3333], grad_fn=<ExpandBackward0>)
+
+    References:
+        Anthony L. Caterini, Arnaud Doucet, Dino Sejdinovic, Hamiltonian Variational Auto-Encoder, 2018,
+        https://arxiv.org/abs/1805.11328, section 4.1.
+    """
+
+    offset: Tensor
+    log_scale: Tensor
+
+    def __init__(self, dim: int, *, offset: float | Tensor = 0.0, scale: float | Tensor = 1.0) -> None:
+        super().__init__()
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise OptionError(f"dim must be a whole number of at least 1; got {dim}.")
+        self.dim = dim
+        self.offset = nn.Parameter(self._initial("offset", offset))
+        scale = self._initial("scale", scale)
+        if (scale <= 0).any():
+            raise OptionError(f"scale must be positive; got {scale.min().item()}. It is a standard deviation.")
+        self.log_scale = nn.Parameter(scale.log())
+
+    def _initial(self, name: str, value: float | Tensor) -> Tensor:
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
+        if tensor.shape not in (torch.Size([]), torch.Size([self.dim])):
+            raise OptionError(f"{name} must be a number or have shape ({self.dim},); got {tuple(tensor.shape)}.")
+        if not torch.isfinite(tensor).all():
+            raise OptionError(f"{name} must be finite; got {value}.")
+        return tensor.detach().expand(self.dim).clone()
+
+    @property
+    def scale(self) -> Tensor:
+        r""":math:`\sigma`, the standard deviations of one observation, ``(d,)``."""
+        return self.log_scale.exp()
+
+    def forward(self, x: Tensor | GaussianSummary | None = None, *, num: int | None = None) -> Tensor:
+        """Score data, or generate ``num`` of them; return the value of ``x``."""
+        offset, scale = self.offset, self.scale
+        if isinstance(x, GaussianSummary):
+            self._check_width(len(x.mean), "a summary of dimension")
+        elif x is not None:
+            if x.dim() != 2:
+                raise DataError(f"x must have shape (N, {self.dim}); got {tuple(x.shape)}.")
+            self._check_width(x.shape[1], "x of width")
+        elif num is None or num < 1:
+            raise OptionError(f"num must be at least 1 to generate without data; got {num}. Write num=100.")
+
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(offset), 1.0).to_event(1))
+        if isinstance(x, GaussianSummary):
+            value: Tensor = pyro.sample(
+                "x", _SummarisedNormal(z + offset, scale, x.count), obs=torch.stack([x.mean, x.scatter])
+            )
+            return value
+        with pyro.plate("data", num if x is None else len(x)):
+            # z is (d,) alone, and (particles, 1, d) among particles: the plate fills the dimension in between.
+            value = pyro.sample("x", dist.Normal(z + offset, scale).to_event(1), obs=x)
+        return value
+
+    def _check_width(self, width: int, what: str) -> None:
+        if width != self.dim:
+            raise DataError(f"data must have dimension {self.dim}, as the model; got {what} {width}.")
+
+    def summarise(self, x: Tensor | GaussianSummary) -> GaussianSummary:
+        """Reduce data to what the model needs of them; :func:`ppl_models.training.fit` calls it once."""
+        summary = x if isinstance(x, GaussianSummary) else GaussianSummary.of(x)
+        self._check_width(len(summary.mean), "dimension")
+        return summary
+
+    def log_evidence(self, x: Tensor | GaussianSummary) -> Tensor:
+        r"""Compute :math:`\log p(x \mid \Delta, \sigma)` in closed form.
+
+        .. math::
+            \sum_j -\tfrac N2 \log 2\pi - N \log \sigma_j - \frac{S_j}{2 \sigma_j^2}
+            - \tfrac12 \log\Big(1 + \frac{N}{\sigma_j^2}\Big) - \frac{N (\bar x_j - \Delta_j)^2}{2 (\sigma_j^2 + N)}
+
+        Args:
+            x: Data ``(N, d)`` or their summary.
+
+        Returns:
+            A scalar, in nats, with its graph.
+        """
+        data, variance = self.summarise(x), self.scale.square()
+        n = data.count
+        return (
+            -0.5 * n * (math.log(2 * math.pi) + variance.log())
+            - data.scatter / (2 * variance)
+            - 0.5 * torch.log1p(n / variance)
+            - n * (data.mean - self.offset).square() / (2 * (variance + n))
+        ).sum()
+
+    def exact_posterior(self, x: Tensor | GaussianSummary) -> dist.Normal:
+        r"""Compute :math:`p(z \mid x) = N\big(N (\bar x - \Delta) / (N + \sigma^2), \sigma^2 / (N + \sigma^2)\big)`.
+
+        Returns:
+            Independent normals with batch shape ``(d,)``.
+        """
+        data, variance = self.summarise(x), self.scale.square()
+        precision = data.count + variance
+        return dist.Normal(data.count * (data.mean - self.offset) / precision, (variance / precision).sqrt())
+
+    @torch.no_grad()
+    def maximum_likelihood(self, x: Tensor | GaussianSummary) -> tuple[Tensor, Tensor]:
+        r"""Compute the offset and scales that maximise the evidence, each ``(d,)``.
+
+        :math:`\hat\Delta = \bar x`, and :math:`\hat\sigma^2 = v` solves :math:`v = \frac SN \frac{N + v}{N + v - 1}`,
+        a quadratic equation in v.
+
+        Raises:
+            DataError: If N is 1: the likelihood then grows without bound as :math:`\sigma` shrinks.
+        """
+        data = self.summarise(x)
+        if data.count < 2:
+            raise DataError("maximum_likelihood needs at least 2 observations; got 1.")
+        n, variance = data.count, data.scatter / data.count
+        # v^2 + (N - 1 - S/N) v - S = 0, its positive root written without cancellation.
+        half = 0.5 * (n - 1 - variance)
+        return data.mean.clone(), (data.scatter / (half + (half.square() + data.scatter).sqrt())).sqrt()
+
+
+class _SummarisedNormal(TorchDistribution):
+    """The law of the mean and scatter of N normal observations; events have shape (2, d).
+
+    ``log_prob`` is the log density of the observations themselves, so that it equals that of the plate it stands for.
+    """
+
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = False
+
+    def __init__(self, loc: Tensor, scale: Tensor, count: int, validate_args: bool | None = None) -> None:
+        self.count = count
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        shape = self.loc.shape
+        super().__init__(shape[:-1], torch.Size([2, *shape[-1:]]), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _SummarisedNormal:
+        shape = torch.Size(batch_shape) + self.loc.shape[-1:]
+        return _SummarisedNormal(self.loc.expand(shape), self.scale.expand(shape), self.count, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        mean, scatter = value.unbind(-2)
+        square = scatter + self.count * (mean - self.loc).square()
+        constant = math.log(2 * math.pi) + 2 * self.scale.log()
+        return (-0.5 * (square / self.scale.square() + self.count * constant)).sum(-1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.loc.shape
+        mean = self.loc + self.scale / math.sqrt(self.count) * torch.randn(shape, dtype=self.loc.dtype)
+        if self.count == 1:
+            return torch.stack([mean, torch.zeros_like(mean)], -2)
+        chi2 = dist.Chi2(torch.full(shape, self.count - 1.0, dtype=self.loc.dtype)).sample()
+        return torch.stack([mean, self.scale.square() * chi2], -2)

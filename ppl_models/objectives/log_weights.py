@@ -1,0 +1,152 @@
+"""Log-weights: the one tensor from which every objective is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from guides.errors import ModelError, OptionError
+from guides.plates import depth, full_size, sum_to
+
+__all__ = ["LogWeights", "log_weights"]
+
+
+@dataclass(frozen=True)
+class LogWeights:
+    r"""Log-weights :math:`\log w = \log p(x, z) - \log q` of one call of a model and guide.
+
+    Args:
+        values: Shape ``(particles, *independent plates)``. A plate is independent if every site of model and guide
+            stands inside it: its data have evidences of their own. All else is summed.
+        scale: How often the independent data given stand for all data: N / B, or 1.
+        subsampled: The names of plates that are subsampled but not independent: the values are then noisy, and
+            unbiased only on the log scale.
+    """
+
+    values: Tensor
+    scale: float
+    subsampled: tuple[str, ...]
+
+
+def log_weights(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    num_particles: int = 1,
+    vectorize_particles: bool = True,
+    max_plate_nesting: int | None = None,
+    **kwargs: Any,
+) -> LogWeights:
+    r"""Draw particles from a guide and weigh them against the model.
+
+    Args:
+        model: Any Pyro model.
+        guide: Any Pyro guide of it, ours or Pyro's.
+        *args: Arguments of both.
+        num_particles: Number of independent draws.
+        vectorize_particles: Whether to draw them in one batched run. Models that cannot be batched need ``False``.
+        max_plate_nesting: How many dimensions the plates of model and guide take; found by a run of both if not given.
+        **kwargs: Keyword arguments of both.
+
+    Raises:
+        OptionError: If ``num_particles`` is less than 1.
+        ModelError: If a guide site cannot be reparametrised.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> x = torch.zeros(3)
+        >>> log_weights(model, guide, x, num_particles=2).values  # exact guide: log p(x) whatever the draw
+        tensor([[-1.2655, -1.2655, -1.2655],
+                [-1.2655, -1.2655, -1.2655]])
+    """
+    if num_particles < 1:
+        raise OptionError(f"num_particles must be at least 1; got {num_particles}.")
+    if num_particles == 1 or not vectorize_particles:
+        runs = [_weigh(*_run(model, guide, args, kwargs), particle_dim=None) for _ in range(num_particles)]
+        return LogWeights(torch.stack([run.values for run in runs]), runs[0].scale, runs[0].subsampled)
+    if max_plate_nesting is None:
+        max_plate_nesting = plate_nesting(model, guide, args, kwargs)
+    dim = -max_plate_nesting - 1
+    with pyro.plate("num_particles_vectorized", num_particles, dim=dim):
+        traces = _run(model, guide, args, kwargs)
+    return _weigh(*traces, particle_dim=dim)
+
+
+def plate_nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
+    """Count the batch dimensions that one run of a model and guide takes."""
+    with torch.no_grad(), poutine.block():
+        traces = _run(model, guide, args, kwargs)
+    return max(
+        [len(site["fn"].batch_shape) for site in _sites(*traces)] + [depth(frame) for frame in _frames(_sites(*traces))]
+    )
+
+
+def _run(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+
+def _sites(*traces: Trace) -> list[Any]:
+    sites: list[Any] = [site for trace in traces for site in trace.nodes.values() if site["type"] == "sample"]
+    return [site for site in sites if not site["infer"].get("_deterministic", False)]
+
+
+def _frames(sites: Iterable[Any]) -> list[CondIndepStackFrame]:
+    return [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
+
+
+def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> LogWeights:
+    sites = _sites(model_trace, guide_trace)
+    for site in _sites(guide_trace):
+        if not site["is_observed"] and not site["fn"].has_rsample:
+            raise ModelError(
+                f"guide sites must be reparametrised; got {site['name']!r} ({type(site['fn']).__name__}). "
+                "Use pyro.infer.TraceGraph_ELBO for this guide."
+            )
+    shared = set.intersection(*[{f for f in site["cond_indep_stack"] if f.vectorized} for site in sites])
+    by_name = {frame.name: frame for frame in _frames(sites)}
+    independent = sorted((f for f in shared if f.dim != particle_dim), key=depth, reverse=True)
+    names = {frame.name for frame in independent}
+    subsampled = tuple(n for n, f in by_name.items() if n not in names and full_size(f) != f.size)
+
+    kept = {depth(frame) for frame in independent}
+    if particle_dim is not None:
+        kept.add(-particle_dim)
+    total: Any = 0.0
+    for trace, sign in ((model_trace, 1), (guide_trace, -1)):
+        for site in _sites(trace):
+            total = total + sign * _log_prob(site, names, kept)
+    shape = [by_name[frame.name].size for frame in independent]
+    if particle_dim is not None:
+        shape = [total.shape[0], *shape]
+    scale = math.prod(full_size(by_name[name]) / by_name[name].size for name in names)
+    return LogWeights(total.expand(shape), scale, subsampled)
+
+
+def _log_prob(site: Any, independent: set[str], kept: set[int]) -> Tensor:
+    """A site's log density, summed over all dimensions but those kept; scaled by all but the independent plates."""
+    scale = site["scale"]
+    for frame in site["cond_indep_stack"]:
+        if frame.name in independent:
+            scale = scale * frame.size / full_size(frame)
+    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
+    return sum_to(log_prob, kept)

@@ -1,0 +1,93 @@
+"""VAE: one latent vector per datum, and a network from it to the datum's distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from guides.errors import DataError, OptionError, choose
+
+__all__ = ["VAE"]
+
+
+def _bernoulli(output: Tensor) -> TorchDistribution:
+    return dist.Bernoulli(logits=output)
+
+
+def _normal(output: Tensor) -> TorchDistribution:
+    loc, log_scale = output.chunk(2, dim=-1)
+    return dist.Normal(loc, log_scale.exp())
+
+
+LIKELIHOODS: dict[str, Callable[[Tensor], TorchDistribution]] = {"bernoulli": _bernoulli, "normal": _normal}
+
+
+class VAE(PyroModule):
+    r"""Generate each datum from a latent vector of its own through a decoder network.
+
+    .. math::
+        z_i \sim N(0, I_L), \qquad x_i \mid z_i \sim p(\cdot \mid \mathrm{decoder}(z_i)), \quad i = 1, \dots, B
+
+    Sites ``z`` and ``x``, both in the plate ``"data"``. Called with data ``(B, *event)`` the model scores them; called
+    with ``None`` and ``num=B`` it generates.
+
+    Args:
+        decoder: Module from ``(*, L)`` to the likelihood's parameters: for ``"bernoulli"`` the logits ``(*, *event)``;
+            for ``"normal"`` means and log-scales, side by side in the last dimension, which is then twice as wide.
+        latent_dim: L.
+        likelihood: ``"bernoulli"`` or ``"normal"``.
+
+    Raises:
+        OptionError: If ``latent_dim`` is less than 1 or the likelihood unknown.
+        TypeError: If ``decoder`` is not a module.
+        DataError: When called with data whose shape the decoder does not produce.
+
+    Example:
+        >>> import torch
+        >>> from ppl_models.networks import MLPDecoder
+        >>> vae = VAE(MLPDecoder(2, (1, 4, 4), hidden=(8,)), latent_dim=2)
+        >>> vae(None, num=3).shape
+        torch.Size([3, 1, 4, 4])
+
+    References:
+        Diederik P. Kingma, Max Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114,
+        section 3 and appendix C.
+    """
+
+    def __init__(self, decoder: nn.Module, latent_dim: int, *, likelihood: str = "bernoulli") -> None:
+        super().__init__()
+        if not isinstance(decoder, nn.Module):
+            raise TypeError(f"decoder must be a torch.nn.Module; got {type(decoder).__name__}.")
+        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
+            raise OptionError(f"latent_dim must be a whole number of at least 1; got {latent_dim}.")
+        self.decoder = decoder
+        self.latent_dim = latent_dim
+        self.likelihood = choose("likelihood", likelihood, LIKELIHOODS)
+
+    def decode(self, z: Tensor) -> TorchDistribution:
+        """Give the distribution of data at latent vectors ``(*, L)``: batch shape ``(*)``, event shape of one datum."""
+        law = LIKELIHOODS[self.likelihood](self.decoder(z))
+        return law.to_event(len(law.batch_shape) - z.dim() + 1)
+
+    def forward(self, x: Tensor | None = None, *, num: int | None = None) -> Tensor:
+        """Score data ``(B, *event)``, or generate ``num`` of them; return the value of ``x``."""
+        if x is None and (num is None or num < 1):
+            raise OptionError(f"num must be at least 1 to generate without data; got {num}. Write model(None, num=16).")
+        weight = next(self.decoder.parameters(), torch.empty(()))
+        prior = dist.Normal(weight.new_zeros(self.latent_dim), 1.0).to_event(1)
+        with pyro.plate("data", num if x is None else len(x)):
+            z = pyro.sample("z", prior)
+            law = self.decode(z)
+            if x is not None and x.shape[1:] != law.event_shape:
+                raise DataError(
+                    f"x must have shape (B, {', '.join(map(str, law.event_shape))}), as the decoder's output; got "
+                    f"{tuple(x.shape)}."
+                )
+            value: Tensor = pyro.sample("x", law, obs=x)
+        return value
