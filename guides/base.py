@@ -166,7 +166,7 @@ class Guide(PyroModule, metaclass=_AbstractModule):
             if frame.name not in plates:
                 plates[frame.name] = _plate(frame, num_data[0] if frame == space.data_plate else frame.size)
         left = {depth(frame): frame.size for frame in particles}
-        nesting = min(left) - 1 if left else None
+        nesting = max(space.max_plate_nesting, min(left, default=1) - 1)
         target = Target(
             batch_shape=torch.Size([frame.size for frame in particles] + num_data),
             log_joint=lambda vectors: space.log_joint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from guides.errors import DataError, ModelError
-from guides.plates import Minibatch, depth, full_size, left_shape, sum_to
+from guides.plates import Minibatch, depth, full_size, left_shape, outside_plates, sum_to
 
 __all__ = ["LatentSite", "LatentSpace", "Model"]
 
@@ -35,7 +37,7 @@ class LatentSite:
         batch_shape: Its batch shape, with 1 in the dimension of the data plate.
         event_dim: The number of event dimensions of its (constrained) value.
         unconstrained_shape: The event shape of its unconstrained value.
-        transform: The bijection from unconstrained values to the site's support.
+        support: The constraint on its value.
         coordinates: The slice of the vector that holds it.
     """
 
@@ -44,16 +46,29 @@ class LatentSite:
     batch_shape: torch.Size
     event_dim: int
     unconstrained_shape: torch.Size
-    transform: Transform
+    support: Constraint
     coordinates: slice
+
+    @cached_property
+    def transform(self) -> Transform:
+        """The bijection from unconstrained values to the support."""
+        return biject_to(self.support)
 
     @property
     def is_real(self) -> bool:
         """Whether the support is all reals, so that the bijection is the identity."""
-        support = self.transform.codomain
-        while hasattr(support, "base_constraint"):
+        return self._innermost_support is constraints.real
+
+    @property
+    def _innermost_support(self) -> Constraint:
+        support = self.support
+        while isinstance(support, constraints.independent):
             support = support.base_constraint
-        return support is constraints.real
+        return support
+
+    def __str__(self) -> str:
+        support = str(self._innermost_support).removesuffix("()").lower()
+        return f"{self.name}: {tuple(self.batch_shape + self.unconstrained_shape)} {support}"
 
     def constrain(self, unconstrained: Tensor) -> tuple[Tensor, Tensor]:
         """Map unconstrained values to the support; also return log |det| of the map, per batch element."""
@@ -90,13 +105,13 @@ class LatentSpace:
         ...         pyro.sample("x", dist.Normal(0.0, scale), obs=x)
         >>> space = LatentSpace(model, torch.ones(3))
         >>> space
-        LatentSpace(dim=1, sites=[scale: () GreaterThan(lower_bound=0.0)])
+        LatentSpace(dim=1, sites=[scale: () greaterthan(lower_bound=0.0)])
         >>> space.log_joint(torch.zeros(5, 1), torch.ones(3)).shape
         torch.Size([5])
     """
 
     def __init__(self, model: Model, *args: Any, amortised: bool = False, **kwargs: Any) -> None:
-        with torch.no_grad(), poutine.block():
+        with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block():
             trace = poutine.trace(model).get_trace(*args, **kwargs)
         sites: list[Any] = [site for site in trace.nodes.values() if _is_random(site)]
         latents = [site for site in sites if not site["is_observed"]]
@@ -149,8 +164,7 @@ class LatentSpace:
     def _site(self, site: Any, start: int) -> LatentSite:
         fn, name = site["fn"], site["name"]
         try:
-            transform = biject_to(fn.support)
-            shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
+            shape = biject_to(fn.support).inverse_shape(fn.batch_shape + fn.event_shape)
         except (NotImplementedError, ValueError) as error:
             raise ModelError(
                 f"latent {name!r} must have a support with a bijection to the reals; got {fn.support}. "
@@ -167,7 +181,7 @@ class LatentSpace:
             batch_shape=torch.Size(batch),
             event_dim=fn.event_dim,
             unconstrained_shape=unconstrained_shape,
-            transform=transform,
+            support=fn.support,
             coordinates=slice(start, start + size),
         )
 
@@ -220,7 +234,7 @@ class LatentSpace:
         """
         left = self._left(vectors, self.max_plate_nesting if max_plate_nesting is None else max_plate_nesting)
         density = _LogDensity(self, self.split(vectors, left), indices or {}, left)
-        with density:
+        with outside_plates(), density:
             self.model(*args, **kwargs)
         total: Tensor = density.total.expand(vectors.shape[:-1])
         return total
@@ -230,12 +244,8 @@ class LatentSpace:
         return {nesting + len(particles) - i: size for i, size in enumerate(particles)}
 
     def __repr__(self) -> str:
-        def describe(site: LatentSite) -> str:
-            shape = tuple(site.batch_shape + site.unconstrained_shape)
-            return f"{site.name}: {shape} {'real' if site.is_real else site.transform.codomain}"
-
         per = f" per {self.data_plate.name!r}" if self.data_plate else ""
-        return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(describe, self.sites))}])"
+        return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(str, self.sites))}])"
 
 
 class _LogDensity(Messenger):

@@ -42,7 +42,7 @@ class MeanFieldGuide(Guide):
         >>> guide()["rate"] > 0
         tensor(True)
         >>> guide
-        MeanFieldGuide(LatentSpace(dim=1, sites=[rate: () GreaterThanEq(lower_bound=0.0)]))
+        MeanFieldGuide(LatentSpace(dim=1, sites=[rate: () greaterthaneq(lower_bound=0.0)]))
 
     References:
         Diederik P. Kingma, Max Welling, Auto-Encoding Variational Bayes, 2014, https://arxiv.org/abs/1312.6114, eq. 10.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor
 
 from guides.errors import ModelError, OptionError
 
-__all__ = ["Minibatch", "depth", "full_size", "left_shape", "sum_to"]
+__all__ = ["Minibatch", "depth", "full_size", "left_shape", "outside_plates", "sum_to"]
 
 
 class Minibatch(Messenger):
@@ -55,6 +57,16 @@ def depth(frame: CondIndepStackFrame) -> int:
     return -frame.dim
 
 
+@contextmanager
+def outside_plates() -> Iterator[None]:
+    """Run a model as if no plate were open around it, so that its own take the dimensions they have alone."""
+    taken, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        yield
+    finally:
+        _DIM_ALLOCATOR._stack = taken
+
+
 def full_size(frame: CondIndepStackFrame) -> int:
     """Number of data a plate stands for, of which ``frame.size`` are looked at."""
     return frame.size if frame.full_size is None else frame.full_size
@@ -64,6 +76,7 @@ def sum_to(log_prob: Tensor, kept: Collection[int]) -> Tensor:
     """Sum a log density over all batch dimensions but those kept, counted from the right, from 1.
 
     Example:
+        >>> import torch
         >>> sum_to(torch.ones(2, 3, 4), {3}).shape, sum_to(torch.ones(4), {1, 3}).shape
         (torch.Size([2]), torch.Size([1, 4]))
     """

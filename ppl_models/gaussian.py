@@ -93,7 +93,7 @@ class OffsetGaussian(PyroModule):
         >>> gaussian = OffsetGaussian(2)
         >>> x = torch.tensor([[1.0, 0.0], [2.0, 1.0]])
         >>> gaussian.log_evidence(x)
-        tensor(-7.6076, grad_fn=<SumBackward0>)
+        tensor(-6.1077, grad_fn=<SumBackward0>)
         >>> gaussian.exact_posterior(x).mean
         tensor([1.0000, 0.3333], grad_fn=<ExpandBackward0>)
 

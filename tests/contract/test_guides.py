@@ -1,0 +1,172 @@
+"""What every guide must satisfy, alone and over a base, on models whose evidence is known."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+import guides
+from guides import Guide
+from ppl_models.objectives import ELBO, log_weights
+from tests.contract.problems import AMORTISED, PROBLEMS
+from tests.contract.registry import GUIDES, one_gradient
+
+#: Failure rate of one Monte Carlo check at 5 standard errors: below 1e-6.
+STANDARD_ERRORS = 5.0
+
+PYRO_OBJECTIVES = {
+    "Trace_ELBO": lambda: Trace_ELBO(num_particles=2),
+    "Trace_ELBO-vectorized": lambda: Trace_ELBO(num_particles=3, vectorize_particles=True),
+    "TraceGraph_ELBO": lambda: TraceGraph_ELBO(num_particles=2),
+    "TraceMeanField_ELBO": lambda: TraceMeanField_ELBO(num_particles=2),
+    "RenyiELBO": lambda: RenyiELBO(alpha=0.5, num_particles=3, vectorize_particles=True),
+}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return PROBLEMS[request.param]()
+
+
+@pytest.fixture(params=GUIDES)
+def guide(request, problem) -> Guide:
+    return GUIDES[request.param](problem.model, problem.encoder)
+
+
+def named_parameters(problem, guide):
+    named = {f"model.{name}": p for name, p in problem.model.named_parameters()}
+    return named | {f"guide.{name}": p for name, p in guide.named_parameters()}
+
+
+def test_registry_is_the_public_family():
+    public = {c for c in map(vars(guides).get, guides.__all__) if isinstance(c, type) and issubclass(c, Guide)}
+    made = {type(make(lambda: None, None)) for make in GUIDES.values()}
+    assert made == public - {Guide}
+
+
+def test_evidence(problem, guide):
+    values = log_weights(problem.model, guide, *problem.args, num_particles=40_000).values.detach()
+    ratio = (values - problem.log_evidence).exp()
+    error = ratio.std(0) / math.sqrt(len(ratio))
+    assert (error < 0.1).all(), "the check would be too weak to see a fault"
+    assert ((ratio.mean(0) - 1).abs() < STANDARD_ERRORS * error).all(), (ratio.mean(0), error)
+
+
+def test_bound_is_below_the_evidence(problem, guide):
+    values = log_weights(problem.model, guide, *problem.args, num_particles=10_000).values.detach()
+    error = values.std(0) / math.sqrt(len(values))
+    assert (values.mean(0) <= problem.log_evidence + STANDARD_ERRORS * error).all()
+
+
+def test_log_weights_are_per_datum_where_data_are_independent(problem, guide):
+    values = log_weights(problem.model, guide, *problem.args, num_particles=7).values
+    assert values.shape == (7, *problem.log_evidence.shape)
+
+
+def test_gradient_is_the_central_difference_at_fixed_noise(problem, guide):
+    guide.setup(*problem.args)
+    parameters = {name: p for name, p in named_parameters(problem, guide).items() if p.requires_grad}
+
+    def loss():
+        pyro.set_rng_seed(1)
+        return ELBO(num_particles=3).differentiable_loss(problem.model, guide, *problem.args)
+
+    gradients = one_gradient(parameters, loss)
+    for name, gradient in gradients.items():
+        parameter, step = parameters[name], 1e-5
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * step * direction
+                values.append(loss().item())
+                parameter -= sign * step * direction
+        numeric = (values[0] - values[1]) / (2 * step)
+        # float64: truncation ~ step^2, rounding ~ 1e-16 * |loss| / step
+        assert numeric == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-7), name
+
+
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero(problem, guide):
+    guide.setup(*problem.args)
+    parameters = named_parameters(problem, guide)
+    gradients = one_gradient(
+        parameters, lambda: ELBO(num_particles=3).differentiable_loss(problem.model, guide, *problem.args)
+    )
+    assert gradients.keys() == parameters.keys()
+    for name, gradient in gradients.items():
+        assert torch.isfinite(gradient).all(), name
+        assert gradient.abs().sum() > 0, name
+
+
+def test_sites_are_in_the_model_s_support_and_shape(problem, guide):
+    trace = poutine.trace(problem.model).get_trace(*problem.args)
+    values = guide(*problem.args)
+    latents = {name for name in trace.stochastic_nodes if type(trace.nodes[name]["fn"]).__name__ != "_Subsample"}
+    assert values.keys() == latents
+    for name, value in values.items():
+        assert value.shape == trace.nodes[name]["value"].shape
+        assert trace.nodes[name]["fn"].support.check(value).all()
+
+
+@pytest.mark.parametrize("loss", PYRO_OBJECTIVES)
+def test_pyro_trains_it(problem, guide, loss):
+    guide.setup(*problem.args)
+    before = [p.detach().clone() for p in guide.parameters()]
+    svi = SVI(problem.model, guide, pyro.optim.Adam({"lr": 0.01}), PYRO_OBJECTIVES[loss]())
+    assert math.isfinite(svi.step(*problem.args))
+    assert all(not torch.equal(a, b) for a, b in zip(before, guide.parameters(), strict=True))
+
+
+def test_pyro_s_elbo_agrees_with_ours(problem, guide):
+    ours = log_weights(problem.model, guide, *problem.args, num_particles=4000).values.detach()
+    ours = ours.reshape(4000, -1).sum(1)
+    theirs = Trace_ELBO(num_particles=4000, vectorize_particles=True).loss(problem.model, guide, *problem.args)
+    assert abs(ours.mean() + theirs) < STANDARD_ERRORS * ours.std() * math.sqrt(2 / 4000)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_predictive_draws_from_it(problem, guide, parallel):
+    names = tuple(guide(*problem.args))
+    single = guide(*problem.args)
+    draws = Predictive(guide, num_samples=6, parallel=parallel, return_sites=names)(*problem.args)
+    for name in names:
+        assert draws[name].shape[0] == 6
+        assert draws[name].reshape(6, *single[name].shape).std(0).min() > 0
+
+
+def test_its_draws_condition_the_model(problem, guide):
+    values = {name: value.detach() for name, value in guide(*problem.args).items()}
+    trace = poutine.trace(poutine.condition(problem.model, data=values)).get_trace(*problem.args)
+    assert torch.isfinite(trace.log_prob_sum())
+    assert all(torch.equal(trace.nodes[name]["value"], value) for name, value in values.items())
+
+
+def test_same_seed_same_draw(problem, guide):
+    draws = []
+    for _ in range(2):
+        pyro.set_rng_seed(3)
+        draws.append(guide(*problem.args))
+    assert all(torch.equal(draws[0][name], draws[1][name]) for name in draws[0])
+
+
+def test_two_guides_of_a_model_share_nothing(problem, guide):
+    other = type(guide)(problem.model) if problem.encoder is None else None
+    if other is None:
+        other = type(guide)(problem.model, encoder=problem.encoder.__class__())
+    guide.setup(*problem.args)
+    other.setup(*problem.args)
+    assert not {id(p) for p in guide.parameters()} & {id(p) for p in other.parameters()}
+    assert not {id(p) for p in guide.parameters()} & {id(p) for p in problem.model.parameters()}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_batch_size_may_change_when_amortised(name):
+    problem = AMORTISED["linear_vae"]()
+    guide = GUIDES[name](problem.model, problem.encoder).setup(*problem.args)
+    values = log_weights(problem.model, guide, problem.args[0][:3], num_particles=5).values
+    assert values.shape == (5, 3)
