@@ -201,6 +201,7 @@ def test_image_data_cannot_be_changed():
     ("changed", "message"),
     [
         ({"train": torch.zeros(3, 2, 2)}, r"train must have shape \(N, 1, H, W\); got \(3, 2, 2\)"),
+        ({"train": torch.zeros(3, 1, 4)}, r"train must have shape \(N, 1, H, W\); got \(3, 1, 4\)"),
         ({"test": torch.zeros(3, 3, 2, 2)}, r"test must have shape \(N, 1, H, W\); got \(3, 3, 2, 2\)"),
         (
             {"validation": torch.zeros(0, 1, 2, 2)},
@@ -256,10 +257,11 @@ def test_digits_are_the_ones_scikit_learn_bundles():
 def test_digits_parts_are_disjoint_and_binarised_from_their_own_grey_images():
     from sklearn.datasets import load_digits
 
-    everything = torch.from_numpy(load_digits().images).to(torch.float32) / 16
-    data = digits(seed=7)
+    bunch, data = load_digits(), digits(seed=7)
+    everything, labels = torch.from_numpy(bunch.images).to(torch.float32) / 16, torch.from_numpy(bunch.target)
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(7))
     assert torch.equal(data.train[:, 0], everything[order[:1257]])
+    assert torch.equal(torch.cat([data.train_labels, data.validation_labels, data.test_labels]), labels[order])
     for binary, grey in ((data.validation, everything[order[1257:1437]]), (data.test, everything[order[1437:]])):
         assert binary.shape[0] == grey.shape[0]
         assert (binary[:, 0][grey == 0] == 0).all()
@@ -535,6 +537,9 @@ def test_what_openml_sends_is_checked(openml, tmp_path):
     whole = openml.answer
     openml.answer = SimpleNamespace(data=whole.data[:60_000], target=whole.target[:60_000])
     with pytest.raises(DataError, match=r"70000 rows of 784 pixels and 70000 labels; got shapes \(60000, 784\)"):
+        mnist(cache_dir=tmp_path)
+    openml.answer = SimpleNamespace(data=whole.data[:, :783], target=whole.target)
+    with pytest.raises(DataError, match=r"got shapes \(70000, 783\) and \(70000,\)"):
         mnist(cache_dir=tmp_path)
     openml.answer = SimpleNamespace(data=whole.data, target=whole.target[:60_000])
     with pytest.raises(DataError, match=r"got shapes \(70000, 784\) and \(60000,\)"):

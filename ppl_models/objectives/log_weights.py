@@ -92,7 +92,7 @@ def log_weights(
 
 def plate_nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
     """Count the batch dimensions that one run of a model and guide takes."""
-    with torch.no_grad(), poutine.block():
+    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
         traces = _run(model, guide, args, kwargs)
     return max(
         [len(site["fn"].batch_shape) for site in _sites(*traces)] + [depth(frame) for frame in _frames(_sites(*traces))]

@@ -1,0 +1,189 @@
+"""Figures of image models: training curves, samples and reconstructions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from guides.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["reconstructions", "samples", "training_curves"]
+
+_BLUE, _ORANGE = "#1f6fb2", "#d9601a"
+_INK, _FAINT = "#222222", "#dddddd"
+_GAP = 0.18  # between the images of a block, in images
+
+
+def training_curves(
+    histories: Mapping[str, pd.DataFrame], *, num_train: int, num_validation: int, bounds: Mapping[str, str]
+) -> Figure:
+    r"""Draw each model's loss per image against the epoch, training and validation.
+
+    The training curve shows the mean over each epoch; every panel names the bound it shows, for different bounds are
+    not comparable.
+
+    Args:
+        histories: By model name, the table :attr:`ppl_models.training.FitResult.history`.
+        num_train: Number of training images, for which the losses stand.
+        num_validation: Number of validation images, likewise.
+        bounds: By model name, what its loss is minus of, for example ``"ELBO"``.
+
+    Raises:
+        DataError: If there is no model, or a model without a bound.
+
+    Example:
+        >>> import pandas as pd
+        >>> history = pd.DataFrame({"epoch": [0, 0, 1], "loss": [9.0, 7.0, 6.0], "validation_loss": [None, 4.0, 3.0]})
+        >>> figure = training_curves({"VAE": history}, num_train=2, num_validation=1, bounds={"VAE": "ELBO"})
+        >>> figure.axes[0].get_ylabel()
+        '−ELBO (nats per image)'
+    """
+    _check_names(histories, bounds)
+    curves = {name: _per_epoch(history, num_train, num_validation) for name, history in histories.items()}
+    low, high = _limits(list(curves.values()))
+    figure = _new_figure(width=0.7 + 3.5 * len(curves), height=3.7)
+    for panel, (name, epochs) in zip(_panels(figure, len(curves)), curves.items(), strict=True):
+        panel.plot(epochs.index, epochs["train"], color=_BLUE, linewidth=1.6, label="training, mean of the epoch")
+        panel.plot(epochs.index, epochs["validation"], color=_ORANGE, linewidth=1.6, label="validation, end of the epoch")
+        panel.set_title(name, fontsize=11, color=_INK)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(f"−{bounds[name]} (nats per image)")
+        panel.set_ylim(low, high)
+        panel.grid(color=_FAINT, linewidth=0.7)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def samples(images: Mapping[str, Tensor], *, title: str = "") -> Figure:
+    """Draw one square block of images per model, its name above.
+
+    Args:
+        images: By model name, images ``(N, H, W)`` with values in [0, 1], as many for each.
+        title: What stands above them all.
+
+    Raises:
+        DataError: If there is no model, or the shapes are wrong or differ.
+
+    Example:
+        >>> [axes.get_title() for axes in samples({"VAE": torch.rand(9, 8, 8), "HVAE": torch.rand(9, 8, 8)}).axes]
+        ['VAE', 'HVAE']
+    """
+    count, height, width = _check_images(images)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    side = 3.4
+    figure = _new_figure(
+        width=0.3 + (side + 0.15) * len(images), height=0.8 + side * (rows * height) / (columns * width)
+    )
+    for panel, (name, block) in zip(_panels(figure, len(images)), images.items(), strict=True):
+        _show_block(panel, block, columns=columns)
+        panel.set_title(name, fontsize=11, color=_INK)
+    if title:
+        figure.suptitle(title, fontsize=10, color=_INK)
+    return figure
+
+
+def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, title: str = "") -> Figure:
+    """Draw originals in the top row, and under them each model's reconstructions.
+
+    Args:
+        originals: Images ``(N, H, W)`` with values in [0, 1].
+        images: By model name, reconstructions of the same shape.
+        title: What stands above them all.
+
+    Raises:
+        DataError: If there is no model, or the shapes are wrong or differ.
+
+    Example:
+        >>> figure = reconstructions(torch.rand(10, 8, 8), {"VAE": torch.rand(10, 8, 8)})
+        >>> [axes.get_title() for axes in figure.axes]
+        ['Originals', 'VAE']
+    """
+    rows = {"Originals": originals, **images}
+    count, height, width = _check_images(rows)
+    if len(rows) < 2:
+        raise DataError("reconstructions needs at least one model beside the originals; got none.")
+    across = 9.0
+    row_height = across / count * height / width
+    figure = _new_figure(width=across, height=0.5 + (row_height + 0.42) * len(rows))
+    for panel, (name, row) in zip(_panels(figure, len(rows), stacked=True), rows.items(), strict=True):
+        _show_block(panel, row, columns=count)
+        panel.set_title(name, fontsize=10, color=_INK, loc="left", pad=4)
+    if title:
+        figure.suptitle(title, fontsize=10, color=_INK)
+    return figure
+
+
+def _new_figure(*, width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # no pyplot: no windows, and no figures kept alive
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def _panels(figure: Figure, count: int, *, stacked: bool = False) -> list[Axes]:
+    grid: Any = figure.subplots(count, 1, squeeze=False) if stacked else figure.subplots(1, count, squeeze=False)
+    return list(grid.flat)
+
+
+def _per_epoch(history: pd.DataFrame, num_train: int, num_validation: int) -> pd.DataFrame:
+    """Losses per image by epochs done: the mean while training, the last of validation."""
+    finite = history[history["loss"].abs() < math.inf]
+    table = finite.groupby("epoch").agg(train=("loss", "mean"))
+    table["train"] /= num_train
+    table["validation"] = history.groupby("epoch")["validation_loss"].last() / num_validation
+    table.index = table.index + 1
+    table["validation"] = table["validation"].interpolate(limit_area="inside")  # a line through the epochs it skips
+    return table
+
+
+def _limits(curves: list[pd.DataFrame]) -> tuple[float, float]:
+    """One scale for all panels, on which the first epochs do not flatten the rest."""
+    values = [value for table in curves for column in table for value in table[column].dropna()]
+    late = [value for table in curves for column in table for value in table[column].dropna().iloc[len(table) // 20 :]]
+    low, high = min(values), max(late)
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _show_block(panel: Axes, images: Tensor, *, columns: int) -> None:
+    """Tile images into one picture, row by row, black on white, with thin gaps."""
+    height, width = images.shape[1:]
+    gap = max(1, round(_GAP * width / 2))
+    rows = math.ceil(len(images) / columns)
+    picture = torch.full((rows * (height + gap) - gap, columns * (width + gap) - gap), math.nan)
+    for i, image in enumerate(images.detach().cpu()):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        picture[top : top + height, left : left + width] = image
+    panel.imshow(picture.numpy(), cmap="gray_r", vmin=0.0, vmax=1.0, interpolation="nearest")
+    panel.set_axis_off()
+
+
+def _check_names(histories: Mapping[str, object], bounds: Mapping[str, str]) -> None:
+    if not histories:
+        raise DataError("histories must hold at least one model; got none.")
+    missing = [name for name in histories if name not in bounds]
+    if missing:
+        raise DataError(f"bounds must name the bound of every model; got none for {', '.join(missing)}.")
+
+
+def _check_images(images: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    if not images:
+        raise DataError("images must hold at least one model; got none.")
+    shapes = {name: tuple(block.shape) for name, block in images.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != 3 or 0 in first or set(shapes.values()) != {first}:
+        raise DataError(f"images must have one shape (N, H, W) for all; got {shapes}.")
+    count, height, width = first
+    return count, height, width

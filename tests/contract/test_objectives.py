@@ -1,0 +1,169 @@
+"""What every objective must satisfy."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, RenyiELBO
+from torch import nn
+
+from guides import MeanFieldGuide, Minibatch, ModelError, OptionError
+from ppl_models import OffsetGaussian
+from ppl_models import objectives as family
+from ppl_models.objectives import Objective
+from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
+from tests.contract.registry import OBJECTIVES, wide
+
+STANDARD_ERRORS = 5.0
+
+
+@pytest.fixture(params=OBJECTIVES)
+def make(request):
+    return OBJECTIVES[request.param]
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    return PROBLEMS[request.param]()
+
+
+def losses(objective, model, guide, *args, repeats=300):
+    values = torch.tensor([objective.loss(model, guide, *args) for _ in range(repeats)])
+    return values.mean().item(), values.std().item() / math.sqrt(repeats)
+
+
+def test_registry_is_the_public_family():
+    public = {c for c in map(vars(family).get, family.__all__) if isinstance(c, type) and issubclass(c, Objective)}
+    assert {type(make(2)) for make in OBJECTIVES.values()} == public - {Objective}
+
+
+def test_it_is_a_module_a_number_and_a_pyro_loss(make, problem):
+    objective, guide = make(3), wide(problem.model, problem.encoder).setup(*problem.args)
+    module = objective(problem.model, guide)
+    assert isinstance(module, nn.Module)
+    loss = module(*problem.args)
+    assert loss.shape == ()
+    assert loss.requires_grad
+    pyro.set_rng_seed(0)
+    expected = module(*problem.args).item()
+    pyro.set_rng_seed(0)
+    assert objective.loss(problem.model, guide, *problem.args) == pytest.approx(expected)
+    pyro.set_rng_seed(0)
+    assert SVI(problem.model, guide, pyro.optim.Adam({"lr": 0.01}), objective).step(*problem.args) == pytest.approx(
+        expected
+    )
+
+
+def test_loss_and_grads_adds_the_gradient_of_the_loss(make, problem):
+    objective, guide = make(3), wide(problem.model, problem.encoder).setup(*problem.args)
+    pyro.set_rng_seed(0)
+    objective.loss_and_grads(problem.model, guide, *problem.args)
+    added = [p.grad.clone() for p in guide.parameters()]
+    pyro.set_rng_seed(0)
+    loss = objective.differentiable_loss(problem.model, guide, *problem.args)
+    for have, want in zip(added, torch.autograd.grad(loss, list(guide.parameters())), strict=True):
+        torch.testing.assert_close(have, want)
+
+
+def test_it_is_never_above_the_evidence(make, problem):
+    mean, error = losses(make(4), problem.model, wide(problem.model, problem.encoder), *problem.args)
+    assert -mean <= problem.log_evidence.sum().item() + STANDARD_ERRORS * error
+
+
+def test_it_is_the_evidence_at_the_exact_posterior(make):
+    problem = GLOBAL["offset_gaussian"]()
+    posterior = problem.model.exact_posterior(*problem.args)
+    guide = MeanFieldGuide(problem.model).setup(*problem.args)
+    guide.loc.data, guide.log_scale.data = posterior.loc.detach(), posterior.scale.log().detach()
+    loss = make(5).loss(problem.model, guide, *problem.args)
+    assert loss == pytest.approx(-problem.log_evidence.item(), abs=1e-10)
+
+
+def test_a_minibatch_of_independent_data_is_scaled_as_a_whole(make):
+    problem = AMORTISED["linear_vae"]()
+    guide, (x,) = wide(problem.model, problem.encoder), problem.args
+    pyro.set_rng_seed(0)
+    plain = make(4).loss(problem.model, guide, x[:1])
+    pyro.set_rng_seed(0)
+    with Minibatch(len(x)):
+        scaled = make(4).loss(problem.model, guide, x[:1])
+    assert scaled == pytest.approx(len(x) * plain)
+
+
+def test_a_minibatch_under_shared_latents_scales_the_likelihood_alone():
+    problem = GLOBAL["offset_gaussian"]()
+    guide, (x,) = wide(problem.model, None), problem.args
+    pyro.set_rng_seed(0)
+    with Minibatch(3):
+        scaled = family.log_weights(problem.model, guide, x[:1]).values
+    pyro.set_rng_seed(0)
+    repeated = family.log_weights(problem.model, guide, x[:1].expand(3, -1)).values
+    torch.testing.assert_close(scaled, repeated)
+    with Minibatch(3), pytest.raises(ModelError, match="IWAE needs all data .* plate 'data'"):
+        family.IWAE(num_particles=2).loss(problem.model, guide, x[:1])
+
+
+def subsampling_model(x):
+    with pyro.plate("data", len(x), subsample_size=2) as rows:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
+
+
+class AffineEncoder(nn.Module):
+    """Not quite the exact posterior N(x / 2, 1 / 2) of the subsampling model."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        return torch.stack([x / 2 + self.shift, torch.full_like(x, -0.2)], -1)
+
+
+SUBSAMPLED_X = torch.tensor([-3.0, -1.0, 0.5, 2.0, 3.5, -2.0, 1.0, 4.0], dtype=torch.float64)
+
+
+def test_subsampled_plates_stay_below_the_evidence(make):
+    exact = dist.Normal(0.0, math.sqrt(2)).log_prob(SUBSAMPLED_X).sum().item()
+    guide = MeanFieldGuide(subsampling_model, encoder=AffineEncoder())
+    mean, error = losses(make(8), subsampling_model, guide, SUBSAMPLED_X)
+    assert -mean <= exact + STANDARD_ERRORS * error
+    assert -mean >= exact - 2.5, "far from the evidence: the scale is wrong the other way"
+
+
+def test_pyro_s_renyi_bound_exceeds_the_evidence_there():
+    # The reason for taking the mean per datum before scaling: Pyro scales inside the exponential.
+    exact = dist.Normal(0.0, math.sqrt(2)).log_prob(SUBSAMPLED_X).sum().item()
+    guide = MeanFieldGuide(subsampling_model, encoder=AffineEncoder()).setup(SUBSAMPLED_X)
+    renyi = RenyiELBO(alpha=0.0, num_particles=8, vectorize_particles=True)
+    values = torch.tensor([-renyi.loss(subsampling_model, guide, SUBSAMPLED_X) for _ in range(400)])
+    assert values.mean() > exact + STANDARD_ERRORS * values.std() / math.sqrt(len(values))
+
+
+def test_plates_may_be_deeper_for_the_next_model(make):
+    objective = make(3)
+    shallow, deep = GLOBAL["offset_gaussian"](), AMORTISED["linear_vae"]()
+    for problem in (shallow, deep, shallow):
+        guide = wide(problem.model, problem.encoder)
+        assert math.isfinite(objective.loss(problem.model, guide, *problem.args))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, True])
+def test_a_wrong_number_of_particles_is_refused(make, number):
+    with pytest.raises(OptionError, match="num_particles must be a whole number of at least 1"):
+        make(number)
+
+
+def test_an_unknown_option_is_refused(make):
+    with pytest.raises(TypeError, match="num_particle"):
+        type(make(2))(num_particle=3)
+
+
+def test_float32_models_work(make):
+    gaussian = OffsetGaussian(2).float()
+    loss = make(3).loss(gaussian, MeanFieldGuide(gaussian), torch.zeros(3, 2, dtype=torch.float32))
+    assert math.isfinite(loss)

@@ -1,0 +1,155 @@
+"""OffsetGaussian against direct multivariate normal densities and the published data."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Predictive
+
+from guides import DataError, MeanFieldGuide, OptionError
+from ppl_models import GaussianSummary, OffsetGaussian
+
+
+@pytest.fixture
+def gaussian() -> OffsetGaussian:
+    return OffsetGaussian(2, offset=torch.tensor([0.5, -1.0]), scale=torch.tensor([0.7, 1.3]))
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.tensor([[0.1, 0.4], [1.2, -0.3], [0.7, -2.0], [-0.5, 0.2], [2.0, 1.0]])
+
+
+def test_log_evidence_is_the_multivariate_normal_density(gaussian, x):
+    n, direct = len(x), 0.0
+    for j in range(2):
+        covariance = torch.ones(n, n) + gaussian.scale[j] ** 2 * torch.eye(n)
+        direct += dist.MultivariateNormal(gaussian.offset[j].expand(n), covariance).log_prob(x[:, j])
+    torch.testing.assert_close(gaussian.log_evidence(x), direct, rtol=1e-12, atol=1e-12)
+
+
+def test_exact_posterior_makes_joint_over_posterior_constant(gaussian, x):
+    posterior = gaussian.exact_posterior(x)
+    for z in torch.randn(3, 2):
+        joint = poutine.trace(poutine.condition(gaussian, {"z": z})).get_trace(x).log_prob_sum()
+        torch.testing.assert_close(joint - posterior.log_prob(z).sum(), gaussian.log_evidence(x))
+
+
+def test_summary_has_the_density_of_the_data(gaussian, x):
+    z = torch.randn(2)
+    densities = [
+        poutine.trace(poutine.condition(gaussian, {"z": z})).get_trace(data).log_prob_sum()
+        for data in (x, gaussian.summarise(x))
+    ]
+    torch.testing.assert_close(*densities, rtol=1e-12, atol=1e-12)
+
+
+def test_maximum_likelihood_is_a_stationary_maximum(x):
+    offset, scale = OffsetGaussian(2).maximum_likelihood(x)
+    best = OffsetGaussian(2, offset=offset, scale=scale)
+    value = best.log_evidence(x)
+    for gradient in torch.autograd.grad(value, list(best.parameters())):
+        assert gradient.abs().max() < 1e-10
+    for shift in (0.01, -0.01):
+        assert OffsetGaussian(2, offset=offset + shift, scale=scale).log_evidence(x) < value
+        assert OffsetGaussian(2, offset=offset, scale=scale + shift).log_evidence(x) < value
+
+
+def published_data(dim: int, sets: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Draw the study's data sets, in its own order and single precision."""
+    rank = torch.arange(dim, dtype=torch.float32) - (dim - 1) / 2
+    offset, scale = rank / 5, 3.6 * rank**2 / (dim - 1) ** 2 + 0.1
+    torch.manual_seed(12345)
+    drawn = []
+    for _ in range(sets):
+        z = torch.distributions.MultivariateNormal(torch.zeros(dim, dtype=torch.float32), torch.eye(dim).float()).sample()
+        x = torch.distributions.MultivariateNormal(z + offset, torch.diag(scale**2)).sample((10_000,))
+        drawn.append((x.double(), offset.double(), scale.double()))
+    return drawn
+
+
+def test_maximum_likelihood_errors_on_the_study_s_data():
+    # FACTS: ||xbar - Delta||^2 = 27.87 21.30 17.54, sigma error 2.4e-4, log p(D) at the maximum -75176 -75209 -74227.
+    shifts, sigmas, evidences = [], [], []
+    for x, offset, scale in published_data(25, 3):
+        ml = OffsetGaussian(25).maximum_likelihood(x)
+        shifts.append((ml[0] - offset).square().sum().item())
+        sigmas.append((ml[1] - scale).square().sum().item())
+        evidences.append(OffsetGaussian(25, offset=ml[0], scale=ml[1]).log_evidence(x).item())
+    assert shifts == pytest.approx([27.87, 21.30, 17.54], abs=0.006)
+    assert sum(sigmas) / 3 == pytest.approx(2.4e-4, rel=0.03)
+    assert evidences == pytest.approx([-75176, -75209, -74227], abs=0.6)
+
+
+def test_predictive_and_pointwise_log_likelihood_keep_the_plate(gaussian, x):
+    guide = MeanFieldGuide(gaussian).setup(x)
+    draws = Predictive(gaussian, guide=guide, num_samples=4, return_sites=("z", "x"))(x)
+    assert draws["x"].shape == (4, 5, 2)
+    generated = Predictive(gaussian, posterior_samples={"z": draws["z"]})(None, num=7)["x"]
+    assert generated.shape == (4, 7, 2)
+    trace = poutine.trace(poutine.condition(gaussian, {"z": draws["z"][0]})).get_trace(x)
+    trace.compute_log_prob()
+    assert trace.nodes["x"]["log_prob"].shape == (5,)
+
+
+def test_summaries_are_drawn_from_their_own_law(gaussian, x):
+    summary = gaussian.summarise(x)
+    z = torch.tensor([0.3, 0.2])
+    law = poutine.trace(poutine.condition(gaussian, {"z": z})).get_trace(summary).nodes["x"]["fn"]
+    mean, scatter = law.sample((20_000,)).unbind(-2)
+    data = dist.Normal(z + gaussian.offset, gaussian.scale).sample((20_000, len(x)))
+    direct = data.mean(1), (data - data.mean(1, keepdim=True)).square().sum(1)
+    for have, want in zip((mean, scatter), direct, strict=True):
+        error = 5 * math.sqrt(2 / 20_000)
+        assert ((have.mean(0) - want.mean(0)).abs() < error * want.std(0)).all()
+        assert ((have.std(0) / want.std(0) - 1).abs() < 2 * error).all()
+
+
+def test_summary_sums_are_centred():
+    # float32 data far from zero: uncentred sums would lose all digits of the scatter.
+    x = (torch.randn(1000, 1, dtype=torch.float64) + 1e4).float()
+    expected = (x.double() - x.double().mean(0)).square().sum(0)
+    assert GaussianSummary.of(x).scatter.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_moves_between_types():
+    gaussian = OffsetGaussian(2).float()
+    assert gaussian(None, num=3).dtype == torch.float32
+    assert gaussian.log_evidence(torch.zeros(3, 2, dtype=torch.float32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m(torch.zeros(4, 3)), r"dimension 2, as the model; got x of width 3"),
+        (lambda m: m(torch.zeros(4)), r"x must have shape \(N, 2\); got \(4,\)"),
+        (lambda m: m.log_evidence(torch.zeros(0, 2)), r"N, d >= 1; got \(0, 2\)"),
+        (lambda m: m.log_evidence(torch.tensor([[0.0, math.nan]])), "must be finite"),
+        (lambda m: m.maximum_likelihood(torch.zeros(1, 2)), "at least 2 observations; got 1"),
+        (lambda m: GaussianSummary(0, torch.zeros(2), torch.zeros(2)), "count must be at least 1; got 0"),
+        (lambda m: GaussianSummary(3, torch.zeros(2), -torch.ones(2)), "scatter must not be negative; got -1"),
+        (lambda m: GaussianSummary(3, torch.zeros(2), torch.ones(3)), r"got \(2,\) and \(3,\)"),
+    ],
+)
+def test_bad_data_are_refused(gaussian, call, message):
+    with pytest.raises(DataError, match=message):
+        call(gaussian)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, "dim must be a whole number of at least 1; got 0"),
+        ({"dim": 2.0}, "got 2.0"),
+        ({"dim": 2, "scale": -1.0}, "scale must be positive; got -1.0"),
+        ({"dim": 2, "offset": torch.zeros(3)}, r"shape \(2,\); got \(3,\)"),
+        ({"dim": 2, "offset": math.inf}, "offset must be finite; got inf"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        OffsetGaussian(**options)
