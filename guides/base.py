@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from typing import Any, Self
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn.module import PyroModule, _PyroModuleMeta
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.runtime import get_plates
+from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from guides.errors import DataError, ModelError, OptionError
 from guides.latent_space import LatentSite, LatentSpace, Model
@@ -51,11 +51,7 @@ class Proposal:
     log_q: Tensor
 
 
-class _AbstractModule(_PyroModuleMeta, ABCMeta):
-    """What PyroModule and abstract methods need together."""
-
-
-class Guide(PyroModule, metaclass=_AbstractModule):
+class Guide(nn.Module, ABC):
     r"""Compose a Pyro model with a variational family.
 
     A guide is called like any Pyro guide and takes the model's arguments, so ``pyro.infer.SVI``, ``Trace_ELBO``,
@@ -74,7 +70,7 @@ class Guide(PyroModule, metaclass=_AbstractModule):
     """
 
     def __init__(self, model: Model, *, encoder: nn.Module | None = None, base: Guide | None = None) -> None:
-        super().__init__(type(self).__name__)
+        super().__init__()
         if not callable(model):
             raise TypeError(f"model must be callable; got {type(model).__name__}.")
         if encoder is not None and not isinstance(encoder, nn.Module):
@@ -156,6 +152,7 @@ class Guide(PyroModule, metaclass=_AbstractModule):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
         self.setup(*args, **kwargs)
+        self._announce_parameters()
         space = self.space
         particles = sorted((frame for frame in get_plates() if frame.vectorized), key=depth, reverse=True)
         plates = {frame.name: _plate(frame, frame.full_size) for frame in space.subsampled}
@@ -190,6 +187,17 @@ class Guide(PyroModule, metaclass=_AbstractModule):
         return "" if self.base is None else f"base={type(self.base).__name__}({self.base.describe()})"
 
     # Inside.
+
+    def _announce_parameters(self) -> None:
+        """Show each parameter to Pyro's handlers once, as PyroModule does, so that SVI finds what it trains.
+
+        A PyroModule would also put a parameter store of its own in place while it runs, and a model that runs inside,
+        to give its force, would find other values there than it has outside.
+        """
+        for name, parameter in self.named_parameters():
+            full_name = f"{type(self).__name__}.{name}"
+            statement = effectful(type="param")(lambda *_, value=parameter, **__: value)
+            statement(full_name, parameter, constraint=constraints.real, name=full_name)
 
     def _set_up(self, space: LatentSpace, args: Any, kwargs: Any) -> None:
         if self.base is not None and self.base._space is None:

@@ -286,6 +286,9 @@ class _LogDensity(Messenger):
         if log_det is not None:
             self._add(log_det)
 
+    def _pyro_param(self, msg: Any) -> None:
+        msg["stop"] = True
+
     def _scale(self, msg: Any) -> Any:
         """The site's scale, without the data plate's own N / B: every datum has its own log joint."""
         scale = msg["scale"]

@@ -66,7 +66,9 @@ def published_data(dim: int, sets: int) -> list[tuple[torch.Tensor, torch.Tensor
     torch.manual_seed(12345)
     drawn = []
     for _ in range(sets):
-        z = torch.distributions.MultivariateNormal(torch.zeros(dim, dtype=torch.float32), torch.eye(dim).float()).sample()
+        z = torch.distributions.MultivariateNormal(
+            torch.zeros(dim, dtype=torch.float32), torch.eye(dim).float()
+        ).sample()
         x = torch.distributions.MultivariateNormal(z + offset, torch.diag(scale**2)).sample((10_000,))
         drawn.append((x.double(), offset.double(), scale.double()))
     return drawn

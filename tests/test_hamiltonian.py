@@ -157,9 +157,9 @@ def test_detaching_the_force_changes_the_gradient_and_not_the_loss():
 
 def test_shapes_of_what_is_learned():
     problem = GLOBAL["offset_gaussian"]()
-    guide = HamiltonianGuide(
-        problem.model, num_steps=4, step_size_per_step=True, temperature_per_dimension=True
-    ).setup(*problem.args)
+    guide = HamiltonianGuide(problem.model, num_steps=4, step_size_per_step=True, temperature_per_dimension=True).setup(
+        *problem.args
+    )
     assert guide.step_size.shape == (4, 2)
     assert guide.temperatures.shape == (5, 2)
     assert guide.step_size.detach().flatten().tolist() == pytest.approx([0.005] * 8)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -100,7 +101,7 @@ def fit(
         optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``.
         lr: Learning rate.
         schedule: ``"constant"``, ``"cosine"`` (to zero at the last step), or a function from the optimizer to a torch
-            scheduler, which is stepped after every step.
+            scheduler, which is stepped after every step that is not skipped.
         steps: Number of optimizer steps.
         batch_size: B; all data at every step if not given. Each epoch is shuffled anew; its last batch may be smaller.
         transform: Function from a batch of the first argument, and a generator, to what the model sees, for example
@@ -137,6 +138,11 @@ def fit(
     _check_numbers(steps=steps, lr=lr, max_grad_norm=max_grad_norm, validate_every=validate_every)
     if max_skipped < 0:
         raise OptionError(f"max_skipped must not be negative; got {max_skipped}.")
+    if not callable(optim) or isinstance(optim, PyroOptim):
+        raise TypeError(
+            f"optim must be a torch optimizer class or a function of parameters and lr; got {type(optim).__name__}. "
+            "Write optim=torch.optim.Adam, or functools.partial of one."
+        )
     check_finite(args)
     if hasattr(model, "summarise") and batch_size is None and transform is None:
         args = (model.summarise(*args),)
@@ -190,7 +196,7 @@ def fit(
                 if max_grad_norm is not None:
                     nn.utils.clip_grads_with_norm_(list(parameters.values()), max_grad_norm, norm)
                 optimizer.step()
-            scheduler.step()
+                scheduler.step()
             validation_loss = math.nan
             if validation is not None and ((step + 1) % validate_every == 0 or step + 1 == steps):
                 validation_loss = _validate(objective, model, guide, validation)

@@ -1,0 +1,1 @@
+"""The numbers the project answers for, each printed by ``make bench``."""

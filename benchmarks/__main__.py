@@ -1,0 +1,40 @@
+"""``python -m benchmarks``: print every number with its goal; the exit code says whether all are reached."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import cost, evidence, gaussian
+
+PARTS = {
+    "evidence": evidence.contract,
+    "learned": gaussian.learned_bases,
+    "volume": gaussian.volume_law,
+    "size": cost.cost_does_not_grow_with_the_data,
+    "pyro": cost.mean_field_against_pyro,
+    "start-up": cost.start_up,
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"error: parts are {', '.join(PARTS)}; got {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    table = Table("number", "measured", "goal", "reached", title="ppl-models: the numbers")
+    rows = [row for name in names or PARTS for row in PARTS[name]()]
+    for row in rows:
+        table.add_row(row.name, row.measured, row.goal, "yes" if row.reached else "NO")
+    Console(width=140).print(table)
+    return 0 if all(row.reached for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

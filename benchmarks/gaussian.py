@@ -1,0 +1,120 @@
+"""Evidence gaps on the offset Gaussian: learned bases, and the volume law of a fixed one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import Row
+from guides import Guide, HamiltonianGuide, MeanFieldGuide
+from ppl_models import GaussianSummary, OffsetGaussian
+from ppl_models.objectives import ELBO, log_weights
+from ppl_models.training import fit
+
+N = 10_000
+
+
+def study_data(dim: int, *, seed: int = 0) -> Tensor:
+    """Data of the study's recipe: offsets r / 5 and scales 3.6 r^2 / (d - 1)^2 + 0.1, from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.arange(dim) - (dim - 1) / 2
+    z = torch.randn(dim, generator=generator)
+    noise = torch.randn(N, dim, generator=generator)
+    return z + rank / 5 + (3.6 * rank**2 / (dim - 1) ** 2 + 0.1) * noise
+
+
+def elbo(model: OffsetGaussian, guide: Guide, data: GaussianSummary, draws: int = 20_000) -> tuple[float, float]:
+    values = log_weights(model, guide, data, num_particles=draws).values.detach()
+    return values.mean().item(), values.std().item() / math.sqrt(draws)
+
+
+def learned_bases() -> Iterator[Row]:
+    """d = 50: both guides against the exact evidence, posterior and maximum likelihood."""
+    dim, x = 50, study_data(50)
+    makes: dict[str, tuple[Callable[[OffsetGaussian], Guide], int, float]] = {
+        "mean-field": (MeanFieldGuide, 3000, 0.05),
+        "hamiltonian K=10": (
+            lambda m: HamiltonianGuide(m, num_steps=10, tempering="none", init_step_size=3e-4),
+            1500,
+            0.1,
+        ),
+    }
+    for name, (make, steps, gap_goal) in makes.items():
+        model = OffsetGaussian(dim)
+        guide, started = make(model), time.perf_counter()
+        fit(
+            model,
+            guide,
+            x,
+            objective=ELBO(num_particles=100),
+            steps=steps,
+            lr=0.1,
+            schedule="cosine",
+            seed=0,
+            description=name,
+        )
+        seconds = time.perf_counter() - started
+        data = model.summarise(x)
+        offset, scale = model.maximum_likelihood(data)
+        value, error = elbo(model, guide, data)
+        draws = posterior_mean(guide, data)
+        yield Row(f"{name}, d=50: evidence gap (nats)", model.log_evidence(data).item() - value, error, most=gap_goal)
+        yield Row(f"{name}: max |offset + E z - mean(x)|", worst(model.offset + draws - offset), most=1e-3)
+        yield Row(f"{name}: max |scale - maximum likelihood|", worst(model.scale - scale), most=1e-4)
+        yield Row(f"{name}: seconds on one core", seconds, most=60)
+
+
+@torch.no_grad()
+def posterior_mean(guide: Guide, data: GaussianSummary, draws: int = 4000) -> Tensor:
+    import pyro
+
+    with pyro.plate("draws", draws, dim=-1):
+        return guide(data)["z"].mean(0)
+
+
+def worst(difference: Tensor) -> float:
+    return difference.abs().max().item()
+
+
+def volume_law() -> Iterator[Row]:
+    """d = 25: with its base fixed to N(0, I), a trajectory cannot pass the volume bound, and K = 1 nearly reaches it."""
+    x = study_data(25)
+    for name, options, attains in (
+        ("K=1, temperature per dimension", {"num_steps": 1, "temperature_per_dimension": True}, True),
+        ("K=1, one temperature", {"num_steps": 1}, False),
+        ("K=10, one temperature", {"num_steps": 10}, False),
+        ("K=10, no tempering", {"num_steps": 10, "tempering": "none"}, False),
+    ):
+        model = OffsetGaussian(25)
+        data = model.summarise(x)
+        offset, scale = model.maximum_likelihood(data)
+        model = OffsetGaussian(25, offset=offset, scale=scale)
+        base = MeanFieldGuide(model, init_scale=1.0).setup(data).requires_grad_(False)
+        guide = HamiltonianGuide(model, base=base, init_step_size=1e-3, init_temperature=5.0, **options)
+        fit(
+            model,
+            guide,
+            data,
+            objective=ELBO(num_particles=100),
+            steps=3000 if attains else 500,
+            lr=0.05,
+            schedule="cosine",
+            seed=0,
+            description=name,
+        )
+        a = 1 + N / model.scale.detach().square()
+        volume = (a.sqrt() - 1 - 0.5 * a.log()).sum().item()
+        value, error = elbo(model, guide, data)
+        gap = model.log_evidence(data).item() - value
+        # A gap below the volume term, by more than five standard errors, would break the law.
+        yield Row(
+            f"base N(0, I), {name}: gap / volume term",
+            gap / volume,
+            error / volume,
+            least=1 - 5 * error / volume,
+            most=1.01 if attains else None,
+        )
