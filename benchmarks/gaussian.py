@@ -81,7 +81,7 @@ def worst(difference: Tensor) -> float:
 
 
 def volume_law() -> Iterator[Row]:
-    """d = 25: with its base fixed to N(0, I), a trajectory cannot pass the volume bound, and K = 1 nearly reaches it."""
+    """d = 25, base fixed to N(0, I): no trajectory passes the volume bound, and K = 1 nearly reaches it."""
     x = study_data(25)
     for name, options, attains in (
         ("K=1, temperature per dimension", {"num_steps": 1, "temperature_per_dimension": True}, True),

@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import nn
 
-from guides import DataError, HamiltonianGuide, LatentSpace, MeanFieldGuide, ModelError, OptionError
+from guides import DataError, HamiltonianGuide, LatentSpace, MeanFieldGuide, Minibatch, ModelError, OptionError
 
 SUPPORTS = {
     "real": dist.Normal(0.0, 1.0),
@@ -258,3 +258,24 @@ def test_guides_of_any_support_are_unbiased_in_two_dimensions():
     guide = MeanFieldGuide(model, init_scale=1.5)
     values = log_weights(model, guide, torch.tensor(1.0), num_particles=50_000).values.exp().detach()
     assert values.mean().item() == pytest.approx(0.5, abs=5 * values.std().item() / math.sqrt(50_000))
+
+
+def test_the_force_of_a_minibatch_is_scaled_to_all_data():
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    x, u = torch.randn(2), torch.randn(4, 1)
+    space = LatentSpace(model, x)
+    with Minibatch(10):
+        scaled = space.log_joint(u, x)
+    torch.testing.assert_close(scaled, space.log_joint(u, x.repeat(5)))
+
+
+def test_the_log_joint_of_a_datum_does_not_depend_on_the_size_of_its_minibatch():
+    x, u = torch.randn(3, 2), torch.randn(4, 3, 2)
+    space = LatentSpace(local_model, x, amortised=True)
+    with Minibatch(30):
+        scaled = space.log_joint(u, x)
+    torch.testing.assert_close(scaled, space.log_joint(u, x))

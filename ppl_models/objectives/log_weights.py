@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,25 +124,19 @@ def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> 
             )
     shared = set.intersection(*[{f for f in site["cond_indep_stack"] if f.vectorized} for site in sites])
     by_name = {frame.name: frame for frame in _frames(sites)}
-    independent = sorted((f for f in shared if f.dim != particle_dim), key=depth, reverse=True)
-    names = {frame.name for frame in independent}
-    subsampled = tuple(n for n, f in by_name.items() if n not in names and full_size(f) != f.size)
-
-    kept = {depth(frame) for frame in independent}
-    if particle_dim is not None:
-        kept.add(-particle_dim)
+    # The particles are the leftmost plate of all, so that their dimension comes first.
+    kept = sorted((by_name[frame.name] for frame in shared), key=depth, reverse=True)
+    independent = {frame.name: frame for frame in kept if frame.dim != particle_dim}
+    subsampled = tuple(n for n, f in by_name.items() if n not in independent and full_size(f) != f.size)
     total: Any = 0.0
     for trace, sign in ((model_trace, 1), (guide_trace, -1)):
         for site in _sites(trace):
-            total = total + sign * _log_prob(site, names, kept)
-    shape = [by_name[frame.name].size for frame in independent]
-    if particle_dim is not None:
-        shape = [total.shape[0], *shape]
-    scale = math.prod(full_size(by_name[name]) / by_name[name].size for name in names)
-    return LogWeights(total.expand(shape), scale, subsampled)
+            total = total + sign * _log_prob(site, independent, {depth(frame) for frame in kept})
+    scale = math.prod(full_size(frame) / frame.size for frame in independent.values())
+    return LogWeights(total.expand([frame.size for frame in kept]), scale, subsampled)
 
 
-def _log_prob(site: Any, independent: set[str], kept: set[int]) -> Tensor:
+def _log_prob(site: Any, independent: Collection[str], kept: set[int]) -> Tensor:
     """A site's log density, summed over all dimensions but those kept; scaled by all but the independent plates."""
     scale = site["scale"]
     for frame in site["cond_indep_stack"]:
