@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 		exit 1; }
 	@echo "Setting up $(VENV); the first time takes some minutes." >&2
 	@if test -e $@ && $(BIN)/python -c ''; then rm $@; else rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt hatchling
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt hatchling
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt \
 		--no-build-isolation --editable '.[dev,docs]'
 	@touch $@

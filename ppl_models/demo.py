@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from guides import Guide, HamiltonianGuide, MeanFieldGuide
-from guides.errors import DataError, OptionError, choose
+from guides.errors import OptionError, choose
 from ppl_models.datasets import ImageData, binarise, load
 from ppl_models.diagnostics import importance_nll
 from ppl_models.figures import reconstructions, samples, training_curves
@@ -29,19 +30,33 @@ from ppl_models.vae import VAE
 
 if TYPE_CHECKING:
     import arviz as az
+    from matplotlib.figure import Figure
 
-__all__ = ["CONTENDERS", "SETTINGS", "Contender", "DemoResult", "Fitted", "Row", "Settings", "package_version", "run_demo"]
+__all__ = [
+    "CONTENDERS",
+    "SETTINGS",
+    "Contender",
+    "DemoResult",
+    "Fitted",
+    "Row",
+    "Settings",
+    "package_version",
+    "run_demo",
+]
 
 log = logging.getLogger(__name__)
 
-_TRAIN_DRAWS, _TEST_DRAWS = 100, 1000
+_TRAIN_DRAWS, _TEST_DRAWS = 20, 1000
 _CHAINS, _DRAWS, _POSTERIOR_IMAGES = 4, 100, 32
 _SAMPLES, _RECONSTRUCTIONS = 64, 16
+_MAX_PIXELS = 1_000_000  # of one batched run when judging: larger ones are no faster
+_MAX_GRADIENT = 20.0  # nats per image: no sound step comes near it, and a trajectory that blows up is cut there
+_SEEDS = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the three have in common, for one set of images.
+    """What the contenders have in common, for one set of images.
 
     Args:
         hidden: Widths of the hidden layers, of encoder and decoder alike.
@@ -49,7 +64,8 @@ class Settings:
         steps: Number of optimizer steps.
         batch_size: Images per step.
         lr: Initial learning rate; it falls to zero along a cosine.
-        eval_images: How many of the training and of the test images are judged; all if ``None``.
+        eval_images: How many training and how many test images are judged; all if ``None``.
+        threads: Number of threads that torch works with; its own choice if ``None``.
     """
 
     hidden: tuple[int, ...]
@@ -58,11 +74,13 @@ class Settings:
     batch_size: int = 100
     lr: float = 3e-3
     eval_images: int | None = None
+    threads: int | None = None
 
 
-#: By the name of the images. Chosen by the validation images of digits; the test images had no say.
+#: By the name of the images. Chosen by validation images; the test images had no say.
 SETTINGS: dict[str, Settings] = {
-    "digits": Settings(hidden=(200,), latent_dim=10, steps=2000),
+    # Matrices of 100 x 200 numbers are sooner multiplied than shared among threads.
+    "digits": Settings(hidden=(200,), latent_dim=10, steps=2000, threads=1),
     "mnist": Settings(hidden=(200, 200), latent_dim=50, steps=5000, lr=1e-3, eval_images=1000),
 }
 
@@ -72,16 +90,23 @@ class Contender:
     """One way to train the VAE.
 
     Args:
-        name: What it is called in the table and the figures.
-        guide: Function from the model and its encoder to the guide.
-        objective: What is maximised.
-        bound: What the objective is called on axes.
+        name: What it is called.
+        how: What tells it from the others, for the table and the titles of figures.
+        guide: Function from the model and an encoder to the guide.
+        objective: Function that makes what is maximised.
+        bound: The objective's name on an axis.
     """
 
     name: str
+    how: str
     guide: Callable[[VAE, nn.Module], Guide]
-    objective: Objective
+    objective: Callable[[], Objective]
     bound: str
+
+    @property
+    def title(self) -> str:
+        """Name and kind."""
+        return f"{self.name}: {self.how}"
 
 
 def _mean_field(vae: VAE, encoder: nn.Module) -> Guide:
@@ -89,12 +114,344 @@ def _mean_field(vae: VAE, encoder: nn.Module) -> Guide:
 
 
 def _hamiltonian(vae: VAE, encoder: nn.Module) -> Guide:
-    # A mild start: the trajectory should first be a small correction of what the encoder says.
-    return HamiltonianGuide(vae, encoder=encoder, num_steps=5, init_step_size=0.1, init_temperature=1.1)
+    return HamiltonianGuide(vae, encoder=encoder, num_steps=5, init_step_size=0.2, init_temperature=1.1)
 
 
 CONTENDERS: tuple[Contender, ...] = (
-    Contender(name="VAE", guide=_mean_field, objective=ELBO(), bound="ELBO"),
-    Contender(name="HVAE", guide=_hamiltonian, objective=ELBO(), bound="ELBO"),
-    Contender(name="IWAE", guide=_mean_field, objective=IWAE(num_particles=16), bound="IWAE, K = 16,"),
+    Contender(name="VAE", how="mean-field guide", guide=_mean_field, objective=ELBO, bound="ELBO"),
+    Contender(name="HVAE", how="Hamiltonian guide, K = 5", guide=_hamiltonian, objective=ELBO, bound="ELBO"),
+    Contender(
+        name="IWAE",
+        how="mean-field guide, K = 16",
+        guide=_mean_field,
+        objective=lambda: IWAE(num_particles=16),
+        bound="IWAE, K = 16",
+    ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A contender after its training."""
+
+    contender: Contender
+    vae: VAE
+    guide: Guide
+    result: FitResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the table says about one contender; losses are in nats per image.
+
+    Args:
+        model: Its name.
+        how: What tells it from the others.
+        guide: The class of its guide.
+        objective: What it was trained with.
+        train_negative_elbo: Over training images, binarised once.
+        test_negative_elbo: The same for test images.
+        test_nll: The importance-sampling estimate of the negative log-likelihood of test images.
+        test_nll_standard_error: Its standard error, over the test images.
+        median_k_hat: The median over the test images of the shape of their weights' tail.
+        num_parameters: Of model and guide together.
+        seconds: Time spent training.
+        skipped_steps: Training steps left out because they were not finite.
+    """
+
+    model: str
+    how: str
+    guide: str
+    objective: str
+    train_negative_elbo: float
+    test_negative_elbo: float
+    test_nll: float
+    test_nll_standard_error: float
+    median_k_hat: float
+    num_parameters: int
+    seconds: float
+    skipped_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo did.
+
+    Args:
+        data: The name of the images.
+        seed: What fixed the initial weights, the order of the images and all noise.
+        steps: Optimizer steps per contender.
+        num_train: Number of images trained on.
+        judged_train: How many of them, the first ones, the table judges.
+        num_test: Number of test images.
+        judged_test: How many of them, the first ones, the table judges.
+        train_draws: Draws per training image behind its -ELBO.
+        test_draws: Draws per test image behind all that is said of them.
+        rows: The table.
+        files: What was written.
+    """
+
+    data: str
+    seed: int
+    steps: int
+    num_train: int
+    judged_train: int
+    num_test: int
+    judged_test: int
+    train_draws: int
+    test_draws: int
+    rows: tuple[Row, ...]
+    files: tuple[Path, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, texts and lists, fit for JSON: a number that is not finite becomes ``None``."""
+        rows = [{name: _finite_or_none(value) for name, value in asdict(row).items()} for row in self.rows]
+        files = [str(path) for path in self.files]
+        return {"version": package_version(), **asdict(self), "rows": rows, "files": files}
+
+
+def run_demo(
+    *,
+    out: str | os.PathLike[str],
+    data: str = "digits",
+    data_dir: str | os.PathLike[str] | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    eval_images: int | None = None,
+    progress: bool = True,
+) -> DemoResult:
+    """Train the contenders, judge them, and write figures and posterior draws.
+
+    All start from the same weights and see the same images in the same order. Whatever can be refused is refused
+    before the training begins, and every file appears under its name only when it is complete.
+
+    Args:
+        out: The folder for ``training.png``, ``samples.png``, ``reconstructions.png`` and ``posterior.nc``.
+        data: ``"digits"`` or ``"mnist"``.
+        data_dir: For ``"mnist"``, the folder of its four files; see :func:`ppl_models.datasets.mnist`.
+        steps: Optimizer steps per contender; by default what :data:`SETTINGS` says.
+        seed: Fixes the initial weights, the order of the images and all noise. The split of the images is not its
+            affair: that stays the same.
+        eval_images: How many training and how many test images are judged; by default what :data:`SETTINGS` says.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        OptionError: If an option breaks its rule, or ``out`` cannot be written to.
+        DataError: If the images cannot be had.
+        DivergedError: If a training run fails.
+    """
+    settings = SETTINGS[choose("data", data, SETTINGS)]
+    steps = settings.steps if steps is None else _whole("steps", steps, least=1)
+    judged = settings.eval_images if eval_images is None else _whole("eval_images", eval_images, least=2)
+    _whole("seed", seed, least=0)
+    images = _load(data, data_dir)
+    folder = _writable(Path(out).expanduser())
+
+    with _threads(settings.threads):
+        fitted = [_train(each, images, settings, steps=steps, seed=seed, progress=progress) for each in CONTENDERS]
+        train = binarise(images.train[:judged], torch.Generator().manual_seed(seed))
+        test = images.test[:judged]
+        rows = tuple(_judge(each, train, test, seed=seed) for each in fitted)
+
+        log.info("writing to %s", folder)
+        draws = [_draw_posterior(each, test[:_POSTERIOR_IMAGES], seed=seed) for each in fitted]
+        figures = _figures(fitted, draws, images, seed=seed)
+        posterior = _inference_data(fitted, draws, test[:_POSTERIOR_IMAGES])
+    posterior.attrs |= {"data": data, "seed": seed, "steps": steps, "ppl_models_version": package_version()}
+    files = [_write(folder / f"{name}.png", figure.savefig) for name, figure in figures.items()]
+    files.append(_write(folder / "posterior.nc", lambda path: posterior.to_netcdf(str(path), engine="h5netcdf")))
+    return DemoResult(
+        data=data,
+        seed=seed,
+        steps=steps,
+        num_train=len(images.train),
+        judged_train=len(train),
+        num_test=len(images.test),
+        judged_test=len(test),
+        train_draws=_TRAIN_DRAWS,
+        test_draws=_TEST_DRAWS,
+        rows=rows,
+        files=tuple(files),
+    )
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if number is None else number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def package_version() -> str:
+    """The version of the installed package, or ``"unknown"`` for a checkout that was never installed."""
+    try:
+        return version("ppl-models")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _load(data: str, data_dir: str | os.PathLike[str] | None) -> ImageData:
+    if data_dir is None:
+        return load(data)
+    if data != "mnist":
+        raise OptionError(
+            f"data_dir is only for data 'mnist'; got {str(data_dir)!r} with {data!r}, which needs no files."
+        )
+    return load(data, data_dir=data_dir)
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as cause:
+        raise OptionError(
+            f"out must be a folder that files can be written to; got {str(folder)!r} ({cause.strerror}). Name another."
+        ) from cause
+    return folder
+
+
+def _train(
+    contender: Contender, images: ImageData, settings: Settings, *, steps: int, seed: int, progress: bool
+) -> Fitted:
+    vae, encoder = _networks(images, settings, seed=seed)
+    guide = contender.guide(vae, encoder)
+    log.info("training %s", contender.name)
+    result = fit(
+        vae,
+        guide,
+        images.train,
+        objective=contender.objective(),
+        lr=settings.lr,
+        schedule="cosine",
+        steps=steps,
+        batch_size=min(settings.batch_size, len(images.train)),
+        transform=binarise,
+        max_grad_norm=_MAX_GRADIENT * len(images.train),
+        validation=images.validation,
+        seed=seed,
+        progress=progress,
+        description=f"{contender.name:5}",
+    )
+    return Fitted(contender=contender, vae=vae, guide=guide, result=result)
+
+
+def _networks(images: ImageData, settings: Settings, *, seed: int) -> tuple[VAE, nn.Module]:
+    """The same model and encoder, weight by weight, for the same seed."""
+    shape = images.train.shape[1:]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vae = VAE(MLPDecoder(settings.latent_dim, shape, hidden=settings.hidden), latent_dim=settings.latent_dim)
+        encoder = MLPEncoder(shape, 2 * settings.latent_dim, hidden=settings.hidden)
+    return vae.to(images.train.dtype), encoder.to(images.train.dtype)
+
+
+def _judge(fitted: Fitted, train: Tensor, test: Tensor, *, seed: int) -> Row:
+    log.info("judging %s", fitted.contender.name)
+    model, guide, elbo = fitted.vae, fitted.guide, ELBO()
+    most = max(1, _MAX_PIXELS // test[0].numel())
+    on_train = importance_nll(model, guide, train, num_samples=_TRAIN_DRAWS, max_batch=most, seed=seed)
+    on_test = importance_nll(model, guide, test, num_samples=_TEST_DRAWS, max_batch=most, seed=seed)
+    return Row(
+        model=fitted.contender.name,
+        how=fitted.contender.how,
+        guide=type(guide).__name__,
+        objective=repr(fitted.contender.objective()),
+        train_negative_elbo=-elbo.bound(on_train.log_weights).mean().item(),
+        test_negative_elbo=-elbo.bound(on_test.log_weights).mean().item(),
+        test_nll=on_test.nll,
+        test_nll_standard_error=on_test.standard_error,
+        median_k_hat=on_test.k_hat.median().item(),
+        num_parameters=fitted.result.num_parameters,
+        seconds=fitted.result.seconds,
+        skipped_steps=fitted.result.skipped,
+    )
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Latents ``(S, N, L)`` from a guide, and per latent its log-weight and the log-likelihood, ``(S, N)``."""
+
+    z: Tensor
+    log_weight: Tensor
+    log_likelihood: Tensor
+
+
+@torch.no_grad()
+def _draw_posterior(fitted: Fitted, x: Tensor, *, seed: int) -> _Draws:
+    drawn: dict[str, Tensor] = {}
+
+    def remembering_guide(x: Tensor) -> None:
+        drawn.update(fitted.guide(x))
+
+    with torch.random.fork_rng(), evaluating(fitted.vae, fitted.guide):
+        torch.manual_seed(seed)
+        # With the nesting given, there is one run of the guide, so that draws and weights belong together.
+        weights = log_weights(fitted.vae, remembering_guide, x, num_particles=_CHAINS * _DRAWS, max_plate_nesting=1)
+        return _Draws(drawn["z"], weights.values, fitted.vae.decode(drawn["z"]).log_prob(x))
+
+
+def _inference_data(fitted: list[Fitted], draws: list[_Draws], x: Tensor) -> az.InferenceData:
+    """Everything drawn, labelled; a guide's draws are independent, so its chains are no more than a partition."""
+    import arviz as az
+
+    def stack(name: str) -> Any:
+        parts = [getattr(each, name).unflatten(0, (_CHAINS, _DRAWS)) for each in draws]
+        return torch.stack(parts, 2).cpu().numpy()
+
+    per_image = ["model", "image"]
+    drawn = az.from_dict(
+        posterior={"z": stack("z")},
+        log_likelihood={"x": stack("log_likelihood")},
+        sample_stats={"log_weight": stack("log_weight")},
+        coords={"model": [each.contender.name for each in fitted]},
+        dims={"z": [*per_image, "latent"], "x": per_image, "log_weight": per_image},
+    )
+    observed = {"x": x.squeeze(1).cpu().numpy()}
+    drawn.extend(az.from_dict(observed_data=observed, dims={"x": ["image", "row", "column"]}))
+    return drawn
+
+
+@torch.no_grad()
+def _figures(fitted: list[Fitted], draws: list[_Draws], images: ImageData, *, seed: int) -> dict[str, Figure]:
+    titles = [each.contender.title for each in fitted]
+    prior = torch.randn(_SAMPLES, fitted[0].vae.latent_dim, generator=torch.Generator().manual_seed(seed))
+    generated = [each.vae.decode(prior.to(images.train)).mean for each in fitted]
+    rebuilt = [each.vae.decode(drawn.z[0, :_RECONSTRUCTIONS]).mean for each, drawn in zip(fitted, draws, strict=True)]
+    originals = images.test[: len(rebuilt[0])]
+    return {
+        "training": training_curves(
+            {each.contender.title: each.result.history for each in fitted},
+            num_train=len(images.train),
+            num_validation=len(images.validation),
+            bounds={each.contender.title: each.contender.bound for each in fitted},
+        ),
+        "samples": samples(
+            {title: each.squeeze(1) for title, each in zip(titles, generated, strict=True)},
+            caption=f"Probability of ink at {_SAMPLES} latent vectors drawn from the prior, the same for each model",
+        ),
+        "reconstructions": reconstructions(
+            originals.squeeze(1),
+            {title: each.squeeze(1) for title, each in zip(titles, rebuilt, strict=True)},
+            caption="Binarised test images, and the probability of ink at one draw from each model's guide",
+        ),
+    }
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> Path:
+    with atomic_path(path) as temporary:
+        save(temporary)
+    return path
+
+
+def _whole(name: str, value: int, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _SEEDS:
+        raise OptionError(f"{name} must be a whole number of at least {least}; got {value}.")
+    return value
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["reconstructions", "samples", "training_curves"]
 
-_BLUE, _ORANGE = "#1f6fb2", "#d9601a"
-_INK, _FAINT = "#222222", "#dddddd"
-_GAP = 0.18  # between the images of a block, in images
+_CURVES = (
+    ("train", "#1f6fb2", "training, mean over the epoch"),
+    ("validation", "#d9601a", "validation, after the epoch"),
+)
+_INK, _FAINT, _LINES = "#222222", "#dddddd", "#c9d3dc"
+_ENLARGED, _LINE = 8, 3  # the side of an image's pixel and the line between images, in pixels of the picture
 
 
 def training_curves(
@@ -52,10 +55,12 @@ def training_curves(
     low, high = _limits(list(curves.values()))
     figure = _new_figure(width=0.7 + 3.5 * len(curves), height=3.7)
     for panel, (name, epochs) in zip(_panels(figure, len(curves)), curves.items(), strict=True):
-        panel.plot(epochs.index, epochs["train"], color=_BLUE, linewidth=1.6, label="training, mean of the epoch")
-        panel.plot(epochs.index, epochs["validation"], color=_ORANGE, linewidth=1.6, label="validation, end of the epoch")
-        panel.set_title(name, fontsize=11, color=_INK)
+        marker = "o" if len(epochs) < 5 else ""
+        for column, colour, label in _CURVES:
+            panel.plot(epochs.index, epochs[column], color=colour, linewidth=1.6, marker=marker, label=label)
+        panel.set_title(name, fontsize=10.5, color=_INK)
         panel.set_xlabel("epoch")
+        panel.locator_params(axis="x", integer=True)
         panel.set_ylabel(f"−{bounds[name]} (nats per image)")
         panel.set_ylim(low, high)
         panel.grid(color=_FAINT, linewidth=0.7)
@@ -66,12 +71,12 @@ def training_curves(
     return figure
 
 
-def samples(images: Mapping[str, Tensor], *, title: str = "") -> Figure:
+def samples(images: Mapping[str, Tensor], *, caption: str = "") -> Figure:
     """Draw one square block of images per model, its name above.
 
     Args:
         images: By model name, images ``(N, H, W)`` with values in [0, 1], as many for each.
-        title: What stands above them all.
+        caption: What is said below.
 
     Raises:
         DataError: If there is no model, or the shapes are wrong or differ.
@@ -83,53 +88,53 @@ def samples(images: Mapping[str, Tensor], *, title: str = "") -> Figure:
     count, height, width = _check_images(images)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    side = 3.4
-    figure = _new_figure(
-        width=0.3 + (side + 0.15) * len(images), height=0.8 + side * (rows * height) / (columns * width)
-    )
+    side = 3.5
+    figure = _new_figure(width=(side + 0.25) * len(images), height=0.4 + side * rows * height / (columns * width))
     for panel, (name, block) in zip(_panels(figure, len(images)), images.items(), strict=True):
         _show_block(panel, block, columns=columns)
-        panel.set_title(name, fontsize=11, color=_INK)
-    if title:
-        figure.suptitle(title, fontsize=10, color=_INK)
+        panel.set_title(name, fontsize=10.5, color=_INK)
+    if caption:
+        figure.supxlabel(caption, fontsize=9.5, color=_INK)
     return figure
 
 
-def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, title: str = "") -> Figure:
+def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, caption: str = "") -> Figure:
     """Draw originals in the top row, and under them each model's reconstructions.
 
     Args:
         originals: Images ``(N, H, W)`` with values in [0, 1].
         images: By model name, reconstructions of the same shape.
-        title: What stands above them all.
+        caption: What is said below.
 
     Raises:
         DataError: If there is no model, or the shapes are wrong or differ.
 
     Example:
         >>> figure = reconstructions(torch.rand(10, 8, 8), {"VAE": torch.rand(10, 8, 8)})
-        >>> [axes.get_title() for axes in figure.axes]
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['Originals', 'VAE']
     """
     rows = {"Originals": originals, **images}
     count, height, width = _check_images(rows)
     if len(rows) < 2:
         raise DataError("reconstructions needs at least one model beside the originals; got none.")
-    across = 9.0
+    across = 10.0
     row_height = across / count * height / width
-    figure = _new_figure(width=across, height=0.5 + (row_height + 0.42) * len(rows))
+    figure = _new_figure(width=across, height=0.1 + (row_height + 0.35) * len(rows))
     for panel, (name, row) in zip(_panels(figure, len(rows), stacked=True), rows.items(), strict=True):
         _show_block(panel, row, columns=count)
-        panel.set_title(name, fontsize=10, color=_INK, loc="left", pad=4)
-    if title:
-        figure.suptitle(title, fontsize=10, color=_INK)
+        panel.set_title(name, loc="left", pad=4, fontsize=10.5, color=_INK)
+    if caption:
+        figure.supxlabel(caption, fontsize=9.5, color=_INK)
     return figure
 
 
 def _new_figure(*, width: float, height: float) -> Figure:
     from matplotlib.figure import Figure  # no pyplot: no windows, and no figures kept alive
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06, hspace=0.0)
+    return Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
 
 
 def _panels(figure: Figure, count: int, *, stacked: bool = False) -> list[Axes]:
@@ -158,15 +163,19 @@ def _limits(curves: list[pd.DataFrame]) -> tuple[float, float]:
 
 
 def _show_block(panel: Axes, images: Tensor, *, columns: int) -> None:
-    """Tile images into one picture, row by row, black on white, with thin gaps."""
-    height, width = images.shape[1:]
-    gap = max(1, round(_GAP * width / 2))
-    rows = math.ceil(len(images) / columns)
-    picture = torch.full((rows * (height + gap) - gap, columns * (width + gap) - gap), math.nan)
-    for i, image in enumerate(images.detach().cpu()):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        picture[top : top + height, left : left + width] = image
-    panel.imshow(picture.numpy(), cmap="gray_r", vmin=0.0, vmax=1.0, interpolation="nearest")
+    """Tile images into one picture, row by row, black on white, with thin lines between them."""
+    from matplotlib import colormaps
+
+    # Pixels are enlarged first, so that a line between images can be thinner than a pixel.
+    enlarged = images.detach().cpu().repeat_interleave(_ENLARGED, dim=1).repeat_interleave(_ENLARGED, dim=2)
+    height, width = (side + _LINE for side in enlarged.shape[1:])
+    rows = math.ceil(len(enlarged) / columns)
+    picture = torch.full((rows * height + _LINE, columns * width + _LINE), math.nan)
+    for i, image in enumerate(enlarged):
+        top, left = (i // columns) * height + _LINE, (i % columns) * width + _LINE
+        picture[top : top + image.shape[0], left : left + image.shape[1]] = image
+    colours = colormaps["gray_r"].with_extremes(bad=_LINES)
+    panel.imshow(picture.numpy(), cmap=colours, vmin=0.0, vmax=1.0, interpolation="none")
     panel.set_axis_off()
 
 

@@ -53,7 +53,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/base.py", "proposal.log_q.reshape(shape)", "proposal.log_q.reshape(shape) * 0", GUIDES),
     ("guides/base.py", "stack.enter_context(self.plates[frame.name])", "pass", GUIDES),
     ("guides/base.py", "base.model is not model", "False", LATENTS),
-    ("guides/latent_space.py", "            self._add(log_det)\n", "            pass\n", GUIDES),
+    ("guides/latent_space.py", "            self._add(log_det)\n", "            pass\n", LATENTS),
     ("guides/latent_space.py", "scale = scale * frame.size / full_size(frame)", "pass", LATENTS),
     ("guides/latent_space.py", "torch.random.fork_rng(), outside", "outside", LATENTS),
     ("guides/latent_space.py", "with outside_plates(), density:", "with density:", GUIDES),

@@ -71,6 +71,12 @@ def test_validation_does_not_change_training(x):
     assert (fitted(x, validation=x, validate_every=1)[2].history["loss"] == plain).all()
 
 
+def test_validation_has_the_same_noise_every_time(x):
+    history = fitted(x, lr=1e-12, validation=x, validate_every=4)[2].history["validation_loss"].dropna()
+    assert len(history) == 5
+    assert history.to_numpy() == pytest.approx(history.iloc[0], rel=1e-8)
+
+
 def test_order_of_data_does_not_depend_on_the_guide(x):
     seen = {}
     for guide in (MeanFieldGuide, functools.partial(HamiltonianGuide, num_steps=2)):

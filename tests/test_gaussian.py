@@ -112,10 +112,14 @@ def test_summaries_are_drawn_from_their_own_law(gaussian, x):
 
 
 def test_summary_sums_are_centred():
-    # float32 data far from zero: uncentred sums would lose all digits of the scatter.
-    x = (torch.randn(1000, 1, dtype=torch.float64) + 1e4).float()
-    expected = (x.double() - x.double().mean(0)).square().sum(0)
-    assert GaussianSummary.of(x).scatter.item() == pytest.approx(expected.item(), rel=1e-6)
+    # Far from zero uncentred sums would lose the digits of the scatter: 1e7 squared leaves 2 of float64's 16.
+    noise = torch.randn(1000, 1)
+    expected = (noise - noise.mean(0)).square().sum(0)
+    assert GaussianSummary.of(noise + 1e7).scatter.item() == pytest.approx(expected.item(), rel=1e-6)
+    # And float32 data are summed in float64.
+    far = (noise + 1e4).float()
+    expected = (far.double() - far.double().mean(0)).square().sum(0)
+    assert GaussianSummary.of(far).scatter.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_moves_between_types():

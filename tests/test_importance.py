@@ -56,6 +56,17 @@ def test_batches_are_bounded_and_change_nothing_but_the_noise(max_batch):
     assert ((estimate.log_evidence - problem.log_evidence).abs() < 6 * estimate.monte_carlo_error).all()
 
 
+def test_networks_are_in_evaluation_mode():
+    problem = AMORTISED["linear_vae"]()
+    modes = []
+    problem.encoder.register_forward_hook(lambda module, args, output: modes.append(module.training))
+    guide = wide(problem.model, problem.encoder).setup(*problem.args)
+    modes.clear()
+    importance_nll(problem.model, guide, *problem.args, num_samples=30)
+    assert modes
+    assert not any(modes)
+
+
 def test_modes_state_and_gradients_are_left_alone():
     problem = AMORTISED["linear_vae"]()
     guide = GUIDES["hamiltonian"](problem.model, problem.encoder).setup(*problem.args)
