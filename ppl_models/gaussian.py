@@ -92,10 +92,10 @@ class OffsetGaussian(PyroModule):
         >>> import torch
         >>> gaussian = OffsetGaussian(2)
         >>> x = torch.tensor([[1.0, 0.0], [2.0, 1.0]])
-        >>> gaussian.log_evidence(x)
-        tensor(-6.1077, grad_fn=<SumBackward0>)
-        >>> gaussian.exact_posterior(x).mean
-        tensor([1.0000, 0.3333], grad_fn=<ExpandBackward0>)
+        >>> gaussian.log_evidence(x).detach()
+        tensor(-6.1077)
+        >>> gaussian.exact_posterior(x).mean.detach()
+        tensor([1.0000, 0.3333])
 
     References:
         Anthony L. Caterini, Arnaud Doucet, Dino Sejdinovic, Hamiltonian Variational Auto-Encoder, 2018,

@@ -17,7 +17,7 @@ def binarise(images: Tensor, generator: torch.Generator | None = None) -> Tensor
 
     Drawn anew for every batch this is dynamic binarisation; drawn once with a seeded generator it fixes a test set.
 
-    Shapes: ``images`` (*,) with values x in [0, 1]; the result has the same shape, dtype and device.
+    Shapes: ``images`` ``(*)`` with values x in [0, 1]; the result has the same shape, dtype and device.
 
     Args:
         images: The grey values x, floating point.
