@@ -14,7 +14,9 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # else every forward repeats the text of torch.nn.Module
+autodoc_typehints = "description"  # beside each argument, which leaves signatures short
 autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 
 html_theme = "furo"

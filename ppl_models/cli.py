@@ -100,7 +100,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures and the ArviZ file.")] = Path("ppl-models-demo"),
     steps: Annotated[
-        int | None, typer.Option(help="Training steps per model; 2000 for digits, 5000 for mnist if not given.")
+        int | None, typer.Option(help="Training steps per model; 1600 for digits, 5000 for mnist if not given.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Fixes initial weights, order of the images and all noise.")] = 0,
     eval_images: Annotated[
