@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import PyroModule
+from pyro.poutine.runtime import get_plates
 from torch import Tensor, nn
 
 from guides.errors import DataError, OptionError
@@ -148,7 +149,10 @@ class OffsetGaussian(PyroModule):
             )
             return value
         with pyro.plate("data", num if x is None else len(x)):
-            # z is (d,) alone, and (particles, 1, d) among particles: the plate fills the dimension in between.
+            # z is (d,) alone, and (S, 1, d) among S particles: the plate fills the dimension in between. Predictive in
+            # parallel, and ArviZ through it, hands over draws of a vector as (S, d).
+            if z.dim() == 2 and max(-(frame.dim or 0) for frame in get_plates()) == 2:
+                z = z.unsqueeze(-2)
             value = pyro.sample("x", dist.Normal(z + offset, scale).to_event(1), obs=x)
         return value
 

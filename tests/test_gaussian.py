@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import arviz as az
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Predictive
+from pyro.infer import MCMC, NUTS, Predictive
 
 from guides import DataError, MeanFieldGuide, OptionError
 from ppl_models import GaussianSummary, OffsetGaussian
@@ -96,6 +97,29 @@ def test_predictive_and_pointwise_log_likelihood_keep_the_plate(gaussian, x):
     trace = poutine.trace(poutine.condition(gaussian, {"z": draws["z"][0]})).get_trace(x)
     trace.compute_log_prob()
     assert trace.nodes["x"]["log_prob"].shape == (5,)
+
+
+def test_arviz_reads_it_after_pyro_s_nuts(gaussian, x):
+    gaussian.requires_grad_(False)
+    mcmc = MCMC(NUTS(gaussian), num_samples=50, warmup_steps=50, disable_progbar=True)
+    mcmc.run(x)
+    pointwise = az.from_pyro(mcmc, log_likelihood=True).log_likelihood["x"]
+    assert pointwise.shape == (1, 50, 5)
+    z = mcmc.get_samples()["z"]
+    expected = dist.Normal(z[:, None] + gaussian.offset, gaussian.scale).log_prob(x).sum(-1)
+    torch.testing.assert_close(torch.as_tensor(pointwise.values[0]), expected)
+    parallel = Predictive(gaussian, posterior_samples={"z": z}, parallel=True)(None, num=7)["x"]
+    assert parallel.shape == (50, 7, 2)
+    assert (parallel.mean((0, 1)) - (z.mean(0) + gaussian.offset)).abs().max() < 0.5
+
+
+def test_pyro_s_nuts_samples_the_exact_posterior_from_a_summary(gaussian, x):
+    gaussian.requires_grad_(False)
+    mcmc = MCMC(NUTS(gaussian), num_samples=400, warmup_steps=100, disable_progbar=True)
+    mcmc.run(gaussian.summarise(x))
+    posterior = gaussian.exact_posterior(x)
+    error = (mcmc.get_samples()["z"].mean(0) - posterior.mean).abs()
+    assert (error < 5 * posterior.stddev / math.sqrt(100)).all()  # 100: an effective sample size well within reach
 
 
 def test_summaries_are_drawn_from_their_own_law(gaussian, x):
