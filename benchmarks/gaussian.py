@@ -85,9 +85,13 @@ def volume_law() -> Iterator[Row]:
     """d = 25, base fixed to N(0, I): no trajectory passes the volume bound, and K = 1 nearly reaches it."""
     x = study_data(25)
     for name, options, attains in (
-        ("K=1, temperature per dimension", {"num_steps": 1, "temperature_per_dimension": True}, True),
-        ("K=1, one temperature", {"num_steps": 1}, False),
-        ("K=10, one temperature", {"num_steps": 10}, False),
+        (
+            "K=1, temperature per dimension",
+            {"num_steps": 1, "temperature_per_dimension": True, "init_temperature": 5.0},
+            True,
+        ),
+        ("K=1, one temperature", {"num_steps": 1, "init_temperature": 5.0}, False),
+        ("K=10, one temperature", {"num_steps": 10, "init_temperature": 5.0}, False),
         ("K=10, no tempering", {"num_steps": 10, "tempering": "none"}, False),
     ):
         model = OffsetGaussian(25)
@@ -95,7 +99,7 @@ def volume_law() -> Iterator[Row]:
         offset, scale = model.maximum_likelihood(data)
         model = OffsetGaussian(25, offset=offset, scale=scale)
         base = MeanFieldGuide(model, init_scale=1.0).setup(data).requires_grad_(False)
-        guide = HamiltonianGuide(model, base=base, init_step_size=1e-3, init_temperature=5.0, **options)
+        guide = HamiltonianGuide(model, base=base, init_step_size=1e-3, **options)
         fit(
             model,
             guide,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,11 +14,11 @@ import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import constraints, register_kl
 
 from guides.errors import DataError, ModelError, OptionError
-from guides.latent_space import LatentSite, LatentSpace, Model
-from guides.plates import depth, left_shape
+from guides.latent_space import Indices, LatentSite, LatentSpace, Model
+from guides.plates import active_minibatches, depth, left_shape
 
 __all__ = ["Guide", "Proposal", "Target"]
 
@@ -140,28 +140,37 @@ class Guide(nn.Module, ABC):
             self._set_up(LatentSpace(self.model, *args, amortised=self.amortised, **kwargs), args, kwargs)
         return self
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freeze or thaw all parameters.
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Give the parameters, by name.
 
         Raises:
-            ModelError: Before :meth:`setup`, when there is nothing yet that could be frozen.
+            ModelError: Before :meth:`setup`, when most of them do not exist yet.
         """
         _ = self.space
-        return super().requires_grad_(requires_grad)
+        return super().named_parameters(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Take over the values of a guide of the same kind and model.
+
+        Raises:
+            ModelError: Before :meth:`setup`, when there is nothing yet that could take them.
+        """
+        _ = self.space
+        return super().load_state_dict(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
         self.setup(*args, **kwargs)
         self._announce_parameters()
         space = self.space
+        self._check_minibatches(space)
         particles = sorted((frame for frame in get_plates() if frame.vectorized), key=depth, reverse=True)
-        plates = {frame.name: _plate(frame, frame.full_size) for frame in space.subsampled}
-        indices = {name: plate.indices for name, plate in plates.items()}
+        indices: dict[str, Indices] = {}
+        if space.data_plate is not None:
+            self._check_data(args)
+            indices[space.data_plate.name] = space.data_indices(*args, **kwargs)
         context = self._context(args, kwargs, indices)
         num_data = [] if context is None else [len(context)]
-        for frame in space.plates:
-            if frame.name not in plates:
-                plates[frame.name] = _plate(frame, num_data[0] if frame == space.data_plate else frame.size)
         left = {depth(frame): frame.size for frame in particles}
         nesting = max(space.max_plate_nesting, min(left, default=1) - 1)
         target = Target(
@@ -171,11 +180,21 @@ class Guide(nn.Module, ABC):
             ),
             context=context,
         )
-        emit = _Emitter(space, plates, left)
         factors = self.factors(target)
-        if factors is not None:
-            return emit.factors(factors)
-        return emit.proposal(self.propose(target), name=f"_{type(self).__name__}_latent")
+        proposal = self.propose(target) if factors is None else None
+        # Here the indices of every run of the model are known: with the plates they go to the model's own.
+        plates = {
+            name: pyro.plate(name, drawn.size, subsample=drawn.rows, dim=space.dims.get(name))
+            for name, drawn in indices.items()
+        }
+        for frame in space.plates:
+            if frame.name not in plates:
+                plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
+        emit = _Emitter(space, plates, left)
+        if proposal is not None:
+            return emit.proposal(proposal, name=f"_{type(self).__name__}_latent")
+        assert factors is not None
+        return emit.factors(factors)
 
     def __repr__(self) -> str:
         encoder = "" if self.encoder is None else f", encoder={type(self.encoder).__name__}"
@@ -195,14 +214,24 @@ class Guide(nn.Module, ABC):
         to give its force, would find other values there than it has outside.
         """
         for name, parameter in self.named_parameters():
-            full_name = f"{type(self).__name__}.{name}"
+            full_name = f"{type(self).__name__}-{id(self):x}.{name}"  # two guides in one program are kept apart
             statement = effectful(type="param")(lambda *_, value=parameter, **__: value)
             statement(full_name, parameter, constraint=constraints.real, name=full_name)
+
+    def _check_minibatches(self, space: LatentSpace) -> None:
+        local = {frame.name for frame in space.plates if frame != space.data_plate}
+        for minibatch in active_minibatches():
+            if minibatch.plate in local:
+                raise ModelError(
+                    f"latents in the plate {minibatch.plate!r}, of which only a minibatch is seen, need an encoder: "
+                    "each would need parameters of its own. Give encoder=, or all data at every step."
+                )
 
     def _set_up(self, space: LatentSpace, args: Any, kwargs: Any) -> None:
         if self.base is not None and self.base._space is None:
             self.base._set_up(space, args, kwargs)
         if self.encoder is not None:
+            self._check_data(args)
             with torch.no_grad():
                 self.check_context(self._context(args, kwargs, {}), space)
         self._space = space
@@ -215,30 +244,40 @@ class Guide(nn.Module, ABC):
             DataError: If it does not fit.
         """
 
-    def _context(self, args: Any, kwargs: Any, indices: dict[str, Tensor]) -> Tensor | None:
-        if self.base is not None:
-            return self.base._context(args, kwargs, indices)
-        if self.encoder is None:
-            return None
+    def _check_data(self, args: Any) -> None:
         if not args or not isinstance(args[0], Tensor):
             raise DataError(
                 f"{type(self).__name__} with an encoder needs the data as the model's first argument; got "
                 f"{type(args[0]).__name__ if args else 'no argument'}. To generate from the model, call the model."
             )
-        if self._space is not None and self._space.data_plate is not None:
-            plate = self._space.data_plate
-            if plate.name in indices:
-                rows = indices[plate.name]
-                args = [a[rows] if isinstance(a, Tensor) and len(a) == plate.full_size else a for a in args]
+
+    def _context(self, args: Any, kwargs: Any, indices: dict[str, Indices]) -> Tensor | None:
+        if self.base is not None:
+            return self.base._context(args, kwargs, indices)
+        if self.encoder is None:
+            return None
+        num_data = None
+        for drawn in indices.values():
+            num_data = len(drawn.rows)
+            if num_data < drawn.size:
+                args = [
+                    a[drawn.rows] if isinstance(a, Tensor) and len(a.shape[:1]) and len(a) == drawn.size else a
+                    for a in args
+                ]
         context: Tensor = self.encoder(*args, **kwargs)
-        if context.dim() != 2:
-            raise DataError(f"encoder must return shape (number of data, width); got {tuple(context.shape)}.")
+        if context.dim() != 2 or num_data not in (None, len(context)):
+            rows = "number of data" if num_data is None else num_data
+            raise DataError(f"encoder must return shape ({rows}, width); got {tuple(context.shape)}.")
         return context
 
 
-def _plate(frame: CondIndepStackFrame, size: int | None) -> pyro.plate:
-    subsample = frame.size if frame.full_size not in (None, frame.size) else None
-    return pyro.plate(frame.name, size, subsample_size=subsample, dim=frame.dim)
+class _Point(dist.Delta):
+    """A Delta whose log density counts in an analytic KL, where that of Pyro's own is left out."""
+
+
+@register_kl(_Point, dist.Distribution)  # type: ignore[untyped-decorator]
+def _kl_point(q: _Point, p: Any) -> Tensor:
+    return q.log_density - p.log_prob(q.v)
 
 
 class _Emitter:
@@ -252,7 +291,7 @@ class _Emitter:
         latent, plate = proposal.latent, self.space.data_plate
         right = [] if plate is None else [latent.shape[-2]] + [1] * (depth(plate) - 1)
         shape = [*left_shape(self.left, len(right)), *right]
-        delta = dist.Delta(latent.reshape(*shape, self.space.dim), proposal.log_q.reshape(shape), event_dim=1)
+        delta = _Point(latent.reshape(*shape, self.space.dim), proposal.log_q.reshape(shape), event_dim=1)
         with self._inside([plate] if plate is not None else []):
             pyro.sample(name, delta, infer={"is_auxiliary": True})
         unconstrained = self.space.split(latent, self.left)
@@ -275,7 +314,7 @@ class _Emitter:
     def _delta(self, site: LatentSite, unconstrained: Tensor) -> Tensor:
         value, log_det = site.constrain(unconstrained)
         with self._inside(site.plates):
-            drawn: Tensor = pyro.sample(site.name, dist.Delta(value, -log_det, event_dim=site.event_dim))
+            drawn: Tensor = pyro.sample(site.name, _Point(value, -log_det, event_dim=site.event_dim))
         return drawn
 
     def _inside(self, frames: Iterable[CondIndepStackFrame]) -> ExitStack:

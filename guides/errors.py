@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from operator import index
+from typing import SupportsIndex
 
-__all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose"]
+__all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose", "whole_number"]
 
 
 class PplError(Exception):
@@ -53,3 +55,28 @@ def choose(name: str, value: str, allowed: Iterable[str]) -> str:
     near = get_close_matches(str(value), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise OptionError(f"{name} must be one of {', '.join(map(repr, names))}; got {value!r}.{hint}")
+
+
+def whole_number(name: str, value: object, *, least: int, instead: str = "") -> int:
+    """Return ``value`` as an int if it is a whole number of at least ``least``.
+
+    Args:
+        name: The option's name, as the caller wrote it.
+        value: What the caller gave.
+        least: The smallest allowed.
+        instead: What to write instead, as a sentence, where people commonly err.
+
+    Raises:
+        OptionError: If it is not.
+
+    Example:
+        >>> whole_number("num_steps", 0, least=1)
+        Traceback (most recent call last):
+            ...
+        guides.errors.OptionError: num_steps must be a whole number of at least 1; got 0.
+    """
+    if isinstance(value, SupportsIndex) and value is not True and value is not False and index(value) >= least:
+        return index(value)
+    raise OptionError(
+        f"{name} must be a whole number of at least {least}; got {value!r}.{' ' * bool(instead)}{instead}"
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from guides.base import Guide, Proposal, Target
-from guides.errors import OptionError, choose
+from guides.errors import OptionError, choose, whole_number
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import leapfrog
 from guides.mean_field import MeanFieldGuide
@@ -43,7 +43,7 @@ class HamiltonianGuide(Guide):
         tempering: Schedule of the momentum scales :math:`T_k = 1/\sqrt{\beta_k}`: ``"inverse_sqrt_beta"`` and
             ``"inverse_beta"`` (quadratic in :math:`1/\sqrt\beta` and in :math:`1/\beta`, with a learned start),
             ``"free"`` (each step's factor learned) or ``"none"``.
-        init_temperature: Initial :math:`T_0`, greater than 1; not used without tempering.
+        init_temperature: Initial :math:`T_0`, greater than 1; 1.5 by default.
         temperature_per_dimension: Whether :math:`T_0` (and free factors) differ by latent dimension.
         detach_force: Whether to leave the force's own derivatives out of the gradient: cheaper, but biased.
 
@@ -81,18 +81,15 @@ class HamiltonianGuide(Guide):
         max_step_size: float = 0.5,
         step_size_per_step: bool = False,
         tempering: str = "inverse_sqrt_beta",
-        init_temperature: float = 1.5,
+        init_temperature: float | None = None,
         temperature_per_dimension: bool = False,
         detach_force: bool = False,
     ) -> None:
         if base is None:
             base, encoder = MeanFieldGuide(model, encoder=encoder), None
         super().__init__(model, base=base, encoder=encoder)
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-            raise OptionError(
-                f"num_steps must be a whole number of at least 1; got {num_steps}. "
-                "Without steps the guide equals its base: use the base guide itself."
-            )
+        without = "Without steps the guide equals its base: use the base guide itself."
+        self.num_steps = whole_number("num_steps", num_steps, least=1, instead=without)
         if not 0 < max_step_size < math.inf:
             raise OptionError(f"max_step_size must be positive and finite; got {max_step_size}. Write 0.5.")
         if not 0 < init_step_size < max_step_size:
@@ -100,12 +97,14 @@ class HamiltonianGuide(Guide):
                 f"init_step_size must be positive and below max_step_size={max_step_size}; got {init_step_size}. "
                 f"Write init_step_size={max_step_size / 100:g}, or raise max_step_size."
             )
+        if tempering == "none" and (temperature_per_dimension or init_temperature is not None):
+            raise OptionError("init_temperature and temperature_per_dimension need tempering; got tempering='none'.")
+        init_temperature = 1.5 if init_temperature is None else init_temperature
         if not 1 < init_temperature < math.inf:
             raise OptionError(
                 f"init_temperature must be greater than 1 and finite; got {init_temperature}. "
                 "Write init_temperature=1.5, or tempering='none' to do without."
             )
-        self.num_steps = num_steps
         self.init_step_size, self.max_step_size = init_step_size, max_step_size
         self.step_size_per_step = step_size_per_step
         self.schedule = choose("tempering", tempering, SCHEDULES)
@@ -149,7 +148,9 @@ class HamiltonianGuide(Guide):
         keep_graph = torch.is_grad_enabled() and not self.detach_force
 
         def force_at(position: Tensor) -> Tensor:
-            with torch.enable_grad():
+            # Inference mode would record nothing to differentiate, and its tensors can never be differentiated.
+            with torch.inference_mode(False), torch.enable_grad():
+                position = position.clone() if position.is_inference() else position
                 point = position if keep_graph and position.requires_grad else position.detach().requires_grad_()
                 (force,) = torch.autograd.grad(log_joint(point).sum(), point, create_graph=keep_graph)
             return force

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,6 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask, sum_rightmost
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
@@ -20,9 +20,9 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from guides.errors import DataError, ModelError
-from guides.plates import Minibatch, depth, full_size, left_shape, outside_plates, sum_to
+from guides.plates import active_minibatches, depth, full_size, left_shape, outside_plates, sum_to
 
-__all__ = ["LatentSite", "LatentSpace", "Model"]
+__all__ = ["Indices", "LatentSite", "LatentSpace", "Model"]
 
 Model = Callable[..., Any]
 
@@ -57,7 +57,7 @@ class LatentSite:
     @property
     def is_real(self) -> bool:
         """Whether the support is all reals, so that the bijection is the identity."""
-        return self._innermost_support is constraints.real
+        return isinstance(self._innermost_support, type(constraints.real))
 
     @property
     def _innermost_support(self) -> Constraint:
@@ -95,7 +95,7 @@ class LatentSpace:
     Raises:
         ModelError: If the model has no latents, a discrete one, one without a bijection to its support, or, for an
             amortised space, a site outside the data plate; for a global space, a latent inside a subsampled plate.
-        DataError: If observed values that are not masked are not finite.
+        DataError: If observed values are not finite.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -120,14 +120,13 @@ class LatentSpace:
 
         self.model = model
         self.data_plate = _data_plate(latents) if amortised else None
-        #: The number of dimensions to the right of the particles that the model's plates take.
+        #: The number of dimensions to the right of the particles that the model's plates take. At least 1: a model set
+        #: up with a summary of its data has no plate for them, but takes one when called with all.
         self.max_plate_nesting = max(
-            [len(site["fn"].batch_shape) for site in sites]
+            [1]
+            + [len(site["fn"].batch_shape) for site in sites]
             + [depth(frame) for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
         )
-        frames = {frame.name: frame for site in sites for frame in site["cond_indep_stack"]}
-        #: The plates that see only a subsample of their data.
-        self.subsampled = tuple(frame for frame in frames.values() if full_size(frame) != frame.size)
         self._check_plates(sites, latents)
 
         self.sites: tuple[LatentSite, ...] = ()
@@ -135,6 +134,8 @@ class LatentSpace:
             self.sites += (self._site(site, start=self.dim),)
         #: The plates that hold latents.
         self.plates = tuple({frame.name: frame for site in self.sites for frame in site.plates}.values())
+        #: The dimension of each of the model's plates, by name.
+        self.dims = {frame.name: frame.dim for site in sites for frame in site["cond_indep_stack"]}
         prototype = latents[0]["value"]
         self.dtype, self.device = prototype.dtype, prototype.device
 
@@ -145,9 +146,9 @@ class LatentSpace:
 
     def _check_plates(self, sites: list[Any], latents: list[Any]) -> None:
         if self.data_plate is None:
-            subsampled = {frame.name for frame in self.subsampled}
             for site in latents:
-                inside = subsampled & {frame.name for frame in site["cond_indep_stack"]}
+                frames = site["cond_indep_stack"]
+                inside = {frame.name for frame in frames if full_size(frame) != frame.size}
                 if inside:
                     raise ModelError(
                         f"latent {site['name']!r} must not stand inside the subsampled plate {inside.pop()!r} of a "
@@ -207,15 +208,20 @@ class LatentSpace:
         return values
 
     def constrain(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Map vectors ``(*S, D)`` or ``(*S, B, D)`` to the sites' values, as the model would draw them."""
-        values = self.split(vectors, self._left(vectors, self.max_plate_nesting))
-        return {site.name: site.transform(values[site.name]) for site in self.sites}
+        """Map vectors ``(*S, D)`` or ``(*S, B, D)`` to the sites' values, ``(*S, *batch, *event)`` each."""
+        left = self._left(vectors, self.max_plate_nesting)
+        constrained = {}
+        for site in self.sites:
+            value = site.transform(self.split(vectors, left)[site.name])
+            own = value.shape[value.dim() - site.event_dim - len(site.batch_shape) :]
+            constrained[site.name] = value.reshape(torch.Size(left.values()) + own)
+        return constrained
 
     def log_joint(
         self,
         vectors: Tensor,
         *args: Any,
-        indices: Mapping[str, Tensor] | None = None,
+        indices: dict[str, Indices] | None = None,
         max_plate_nesting: int | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -224,7 +230,8 @@ class LatentSpace:
         Args:
             vectors: Unconstrained vectors :math:`u`, ``(*S, D)`` or ``(*S, B, D)``.
             *args: Arguments of the model.
-            indices: For each subsampled plate, the indices to look at; without, it draws its own.
+            indices: What each subsampled plate looks at. A plate that is not in it draws for itself, and is put in it,
+                so that runs which share the dictionary share their minibatch.
             max_plate_nesting: How many batch dimensions the model takes at these arguments; as at setup by default.
             **kwargs: Keyword arguments of the model.
 
@@ -233,11 +240,21 @@ class LatentSpace:
             amortised one.
         """
         left = self._left(vectors, self.max_plate_nesting if max_plate_nesting is None else max_plate_nesting)
-        density = _LogDensity(self, self.split(vectors, left), indices or {}, left)
+        density = _LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left)
         with outside_plates(), density:
             self.model(*args, **kwargs)
         total: Tensor = density.total.expand(vectors.shape[:-1])
         return total
+
+    def data_indices(self, *args: Any, **kwargs: Any) -> Indices:
+        """Find which data the data plate of an amortised space looks at, as the model draws or is given them."""
+        assert self.data_plate is not None, "a global space has no data plate"
+        first = _FirstIndices(self.data_plate.name)
+        with torch.no_grad(), outside_plates(), suppress(_FirstIndices.Found), first:
+            self.model(*args, **kwargs)
+        if first.found is None:
+            raise ModelError(f"the model must hold its latents in the plate {self.data_plate.name!r} in every run.")
+        return first.found
 
     def _left(self, vectors: Tensor, nesting: int) -> dict[int, int]:
         particles = vectors.shape[: -1 if self.data_plate is None else -2]
@@ -248,11 +265,52 @@ class LatentSpace:
         return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(str, self.sites))}])"
 
 
+@dataclass(frozen=True)
+class Indices:
+    """Which rows a plate looks at.
+
+    Args:
+        size: The number of data the plate stands for.
+        rows: The indices of those it looks at.
+    """
+
+    size: int
+    rows: Tensor
+
+    @classmethod
+    def of(cls, msg: Any) -> Indices:
+        """Read them from the subsample site of a plate."""
+        return cls(msg["fn"].size, torch.as_tensor(msg["value"]))
+
+
+class _FirstIndices(Messenger):
+    """Runs a model up to the making of one plate, for the indices it draws."""
+
+    class Found(Exception):  # noqa: N818  (a signal, not an error)
+        """Raised where the plate has drawn its indices."""
+
+    def __init__(self, plate: str) -> None:
+        super().__init__()
+        self.plate = plate
+        self.found: Indices | None = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["stop"] = True
+
+    def _pyro_param(self, msg: Any) -> None:
+        msg["stop"] = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["name"] == self.plate:
+            self.found = Indices.of(msg)
+            raise self.Found
+
+
 class _LogDensity(Messenger):
     """Sums a model's log density at given latents: no Trace is made, and no outer handler sees the run."""
 
     def __init__(
-        self, space: LatentSpace, latents: Mapping[str, Tensor], indices: Mapping[str, Tensor], left: Mapping[int, int]
+        self, space: LatentSpace, latents: Mapping[str, Tensor], indices: dict[str, Indices], left: Mapping[int, int]
     ) -> None:
         super().__init__()
         self.space, self.latents, self.indices = space, latents, indices
@@ -266,25 +324,31 @@ class _LogDensity(Messenger):
         name = msg["name"]
         if site_is_subsample(msg):
             if name in self.indices:
-                msg["value"], msg["done"] = self.indices[name], True
+                msg["value"], msg["done"] = self.indices[name].rows, True
             msg["stop"] = True
             return
-        for handler in _PYRO_STACK:
-            if isinstance(handler, Minibatch):
-                handler._pyro_sample(msg)
+        for minibatch in active_minibatches():
+            minibatch._pyro_sample(msg)
         msg["stop"] = True
         if not _is_random(msg):
             return
         log_det: Any = None
         if not msg["is_observed"]:
             if name not in self.sites:
-                raise ModelError(f"the model must have the same latents in every run; got a new one, {name!r}.")
+                raise ModelError(
+                    f"the model must have the same latents in every run; got a new one, {name!r}. Was the guide set up "
+                    "with data and called without them?"
+                )
             msg["value"], log_det = self.sites[name].constrain(self.latents[name])
             msg["done"] = True
         log_prob = scale_and_mask(msg["fn"].log_prob(msg["value"]), self._scale(msg), msg["mask"])
         self._add(log_prob)
         if log_det is not None:
             self._add(log_det)
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            self.indices[msg["name"]] = Indices.of(msg)
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
@@ -319,13 +383,13 @@ def _check_latents(latents: list[Any]) -> None:
 
 def _check_observed(observed: list[Any]) -> None:
     for site in observed:
-        if isinstance(site["value"], Tensor) and site["mask"] is None:
+        if isinstance(site["value"], Tensor):
             bad = ~torch.isfinite(site["value"])
             if bad.any():
                 first = tuple(bad.nonzero()[0].tolist())
                 raise DataError(
                     f"observed site {site['name']!r} must be finite; got {int(bad.sum())} NaN or infinite values, the "
-                    f"first at index {first}. Remove them, or mask them with poutine.mask."
+                    f"first at index {first}. Remove or impute them."
                 )
 
 

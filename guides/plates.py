@@ -8,12 +8,12 @@ from typing import Any
 
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _DIM_ALLOCATOR
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor
 
 from guides.errors import ModelError, OptionError
 
-__all__ = ["Minibatch", "depth", "full_size", "left_shape", "outside_plates", "sum_to"]
+__all__ = ["Minibatch", "active_minibatches", "depth", "full_size", "left_shape", "outside_plates", "sum_to"]
 
 
 class Minibatch(Messenger):
@@ -49,6 +49,11 @@ class Minibatch(Messenger):
             stack = list(msg["cond_indep_stack"])
             stack[position] = frame._replace(full_size=self.size)
             msg["cond_indep_stack"] = tuple(stack)
+
+
+def active_minibatches() -> list[Minibatch]:
+    """The minibatches that are being computed, for runs of a model that outer handlers do not see."""
+    return [handler for handler in _PYRO_STACK if isinstance(handler, Minibatch)]
 
 
 def depth(frame: CondIndepStackFrame) -> int:

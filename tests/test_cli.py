@@ -106,7 +106,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--data", "[bold]"], "got '[bold]'."),
         (["--steps", "0"], "steps must be a whole number of at least 1; got 0."),
         (["--steps", "many"], "--steps"),
-        (["--seed", "-1"], "seed must be a whole number of at least 0; got -1."),
+        (["--seed", "-1"], "seed must be a whole number, at least 0 and below 2**63; got -1."),
         (["--seeds", "1"], "No such option: --seeds"),
         (["--data-dir", "here"], "data_dir is only for data 'mnist'"),
         (["--data", "mnist", "--data-dir", "no-such-folder"], "got 'no-such-folder', which is not a folder."),

@@ -14,7 +14,7 @@ import torch
 
 from guides import DataError, OptionError
 from ppl_models.datasets import digits
-from ppl_models.demo import CONTENDERS, SETTINGS, DemoResult, Row, _networks, run_demo
+from ppl_models.demo import CONTENDERS, SETTINGS, DemoResult, Row, _networks, _threads, run_demo
 from ppl_models.figures import reconstructions, samples, training_curves
 
 IMAGES = 4
@@ -83,6 +83,13 @@ def test_a_seed_fixes_all_numbers_and_nothing_outside_changes(result, tmp_path):
     assert torch.get_num_threads() == threads
 
 
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with _threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
 # ---------------------------------------------------------------------------------------------------------- the files
 
 
@@ -128,7 +135,7 @@ def test_draws_and_weights_belong_together(posterior, result):
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0."),
         ({"steps": 2.5}, "steps must be a whole number of at least 1; got 2.5."),
         ({"steps": True}, "steps must be a whole number of at least 1; got True."),
-        ({"seed": -1}, "seed must be a whole number of at least 0; got -1."),
+        ({"seed": -1}, "seed must be a whole number, at least 0 and below 2**63; got -1."),
         ({"eval_images": 1}, "eval_images must be a whole number of at least 2; got 1."),
         ({"data_dir": "somewhere"}, "data_dir is only for data 'mnist'; got 'somewhere' with 'digits'"),
     ],

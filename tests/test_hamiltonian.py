@@ -127,7 +127,12 @@ def test_no_trajectory_from_a_standard_normal_passes_the_volume_bound(tempering,
     gaussian.offset.data = x.mean
     for step in (0.03, 0.1, 0.3):
         guide = from_standard_normal(
-            gaussian, x, num_steps=num_steps, init_step_size=step, tempering=tempering, init_temperature=2.0
+            gaussian,
+            x,
+            num_steps=num_steps,
+            init_step_size=step,
+            tempering=tempering,
+            init_temperature=None if tempering == "none" else 2.0,
         )
         values = log_weights(gaussian, guide, x, num_particles=20_000).values.detach()
         assert values.mean() - 5 * values.std() / math.sqrt(len(values)) <= volume_bound(gaussian, x)
