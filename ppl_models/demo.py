@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from guides import Guide, HamiltonianGuide, MeanFieldGuide
-from guides.errors import OptionError, choose
+from guides.errors import OptionError, choose, whole_number
 from ppl_models.datasets import ImageData, binarise, load
+from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.diagnostics import importance_nll
 from ppl_models.figures import reconstructions, samples, training_curves
 from ppl_models.files import atomic_path
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, Objective, log_weights
 from ppl_models.training import FitResult, fit
-from ppl_models.training.fit import evaluating
+from ppl_models.training.modes import evaluating
 from ppl_models.vae import VAE
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ _TRAIN_DRAWS, _TEST_DRAWS = 20, 1000
 _CHAINS, _DRAWS, _POSTERIOR_IMAGES = 4, 100, 32
 _SAMPLES, _RECONSTRUCTIONS = 64, 16
 _MAX_PIXELS = 1_000_000  # of one batched run when judging: larger ones are no faster
-_MAX_GRADIENT = 20.0  # nats per image: no sound step comes near it, and a trajectory that blows up is cut there
-_SEEDS = 2**63
+_MAX_GRADIENT = 0.5  # nats per pixel: sound steps stay below it, and a trajectory that blows up is cut there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class Settings:
 #: By the name of the images. Chosen by validation images; the test images had no say.
 SETTINGS: dict[str, Settings] = {
     # Matrices of 100 x 200 numbers are sooner multiplied than shared among threads.
-    "digits": Settings(hidden=(200,), latent_dim=10, steps=1600, threads=1),
-    "mnist": Settings(hidden=(200, 200), latent_dim=50, steps=5000, lr=1e-3, eval_images=1000),
+    "digits": Settings(hidden=(200,), latent_dim=10, steps=1625, threads=1),
+    "mnist": Settings(hidden=(400,), latent_dim=20, steps=4000, eval_images=1000),
 }
 
 
@@ -241,15 +241,15 @@ def run_demo(
         DivergedError: If a training run fails.
     """
     settings = SETTINGS[choose("data", data, SETTINGS)]
-    steps = settings.steps if steps is None else _whole("steps", steps, least=1)
-    judged = settings.eval_images if eval_images is None else _whole("eval_images", eval_images, least=2)
-    _whole("seed", seed, least=0)
+    steps = settings.steps if steps is None else whole_number("steps", steps, least=1)
+    judged = settings.eval_images if eval_images is None else whole_number("eval_images", eval_images, least=2)
+    seeded_generator(seed)  # refuses what is no seed
     images = _load(data, data_dir)
     folder = _writable(Path(out).expanduser())
 
     with _threads(settings.threads):
         fitted = [_train(each, images, settings, steps=steps, seed=seed, progress=progress) for each in CONTENDERS]
-        train = binarise(images.train[:judged], torch.Generator().manual_seed(seed))
+        train = binarise(images.train[:judged], seeded_generator(seed))
         test = images.test[:judged]
         rows = tuple(_judge(each, train, test, seed=seed) for each in fitted)
 
@@ -330,7 +330,7 @@ def _train(
         steps=steps,
         batch_size=min(settings.batch_size, len(images.train)),
         transform=binarise,
-        max_grad_norm=_MAX_GRADIENT * len(images.train),
+        max_grad_norm=_MAX_GRADIENT * images.train.numel(),
         validation=images.validation,
         seed=seed,
         progress=progress,
@@ -344,8 +344,10 @@ def _networks(images: ImageData, settings: Settings, *, seed: int) -> tuple[VAE,
     shape = images.train.shape[1:]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vae = VAE(MLPDecoder(settings.latent_dim, shape, hidden=settings.hidden), latent_dim=settings.latent_dim)
-        encoder = MLPEncoder(shape, 2 * settings.latent_dim, hidden=settings.hidden)
+        vae = VAE(
+            MLPDecoder(settings.latent_dim, event_shape=shape, hidden=settings.hidden), latent_dim=settings.latent_dim
+        )
+        encoder = MLPEncoder(shape, output_dim=2 * settings.latent_dim, hidden=settings.hidden)
     return vae.to(images.train.dtype), encoder.to(images.train.dtype)
 
 
@@ -418,7 +420,7 @@ def _inference_data(fitted: list[Fitted], draws: list[_Draws], x: Tensor) -> az.
 @torch.no_grad()
 def _figures(fitted: list[Fitted], draws: list[_Draws], images: ImageData, *, seed: int) -> dict[str, Figure]:
     titles = [each.contender.title for each in fitted]
-    prior = torch.randn(_SAMPLES, fitted[0].vae.latent_dim, generator=torch.Generator().manual_seed(seed))
+    prior = torch.randn(_SAMPLES, fitted[0].vae.latent_dim, generator=seeded_generator(seed))
     generated = [each.vae.decode(prior.to(images.train)).mean for each in fitted]
     rebuilt = [each.vae.decode(drawn.z[0, :_RECONSTRUCTIONS]).mean for each, drawn in zip(fitted, draws, strict=True)]
     originals = images.test[: len(rebuilt[0])]
@@ -445,12 +447,6 @@ def _write(path: Path, save: Callable[[Path], object]) -> Path:
     with atomic_path(path) as temporary:
         save(temporary)
     return path
-
-
-def _whole(name: str, value: int, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _SEEDS:
-        raise OptionError(f"{name} must be a whole number of at least {least}; got {value}.")
-    return value
 
 
 def _finite_or_none(value: Any) -> Any:

@@ -23,7 +23,7 @@ _CURVES = (
     ("validation", "#d9601a", "validation, after the epoch"),
 )
 _INK, _FAINT, _LINES = "#222222", "#dddddd", "#c9d3dc"
-_ENLARGED, _LINE = 8, 3  # the side of an image's pixel and the line between images, in pixels of the picture
+_SIDE, _LINE = 64, 3  # about the width of an image, and the line between images, in pixels of the picture
 
 
 def training_curves(
@@ -144,10 +144,13 @@ def _panels(figure: Figure, count: int, *, stacked: bool = False) -> list[Axes]:
 
 def _per_epoch(history: pd.DataFrame, num_train: int, num_validation: int) -> pd.DataFrame:
     """Losses per image by epochs done: the mean while training, the last of validation."""
-    finite = history[history["loss"].abs() < math.inf]
-    table = finite.groupby("epoch").agg(train=("loss", "mean"))
-    table["train"] /= num_train
-    table["validation"] = history.groupby("epoch")["validation_loss"].last() / num_validation
+    import pandas as pd
+
+    epochs = history.assign(loss=history["loss"].where(history["loss"].abs() < math.inf)).groupby("epoch")
+    table = pd.DataFrame({"train": epochs["loss"].mean() / num_train})
+    table["validation"] = epochs["validation_loss"].last() / num_validation
+    if len(table) > 1 and epochs.size().iloc[-1] < epochs.size().iloc[0]:
+        table.loc[table.index[-1], "train"] = math.nan  # the mean over a few batches would look like a jump
     table.index = table.index + 1
     table["validation"] = table["validation"].interpolate(limit_area="inside")  # a line through the epochs it skips
     return table
@@ -167,7 +170,8 @@ def _show_block(panel: Axes, images: Tensor, *, columns: int) -> None:
     from matplotlib import colormaps
 
     # Pixels are enlarged first, so that a line between images can be thinner than a pixel.
-    enlarged = images.detach().cpu().repeat_interleave(_ENLARGED, dim=1).repeat_interleave(_ENLARGED, dim=2)
+    times = max(1, round(_SIDE / images.shape[2]))
+    enlarged = images.detach().cpu().repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
     height, width = (side + _LINE for side in enlarged.shape[1:])
     rows = math.ceil(len(enlarged) / columns)
     picture = torch.full((rows * height + _LINE, columns * width + _LINE), math.nan)
@@ -175,7 +179,7 @@ def _show_block(panel: Axes, images: Tensor, *, columns: int) -> None:
         top, left = (i // columns) * height + _LINE, (i % columns) * width + _LINE
         picture[top : top + image.shape[0], left : left + image.shape[1]] = image
     colours = colormaps["gray_r"].with_extremes(bad=_LINES)
-    panel.imshow(picture.numpy(), cmap=colours, vmin=0.0, vmax=1.0, interpolation="none")
+    panel.imshow(picture.numpy(), cmap=colours, vmin=0.0, vmax=1.0, interpolation="auto")
     panel.set_axis_off()
 
 

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.runtime import get_plates
 from torch import Tensor, nn
 
-from guides.errors import DataError, OptionError
+from guides.errors import DataError, OptionError, whole_number
 
 __all__ = ["GaussianSummary", "OffsetGaussian"]
 
@@ -42,8 +42,8 @@ class GaussianSummary:
     scatter: Tensor
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise DataError(f"count must be at least 1; got {self.count}.")
+        if not isinstance(self.count, int) or self.count < 1:
+            raise DataError(f"count must be a whole number of at least 1; got {self.count}.")
         if self.mean.dim() != 1 or self.mean.shape != self.scatter.shape:
             raise DataError(
                 f"mean and scatter must both have shape (d,); got {tuple(self.mean.shape)} and "
@@ -57,6 +57,7 @@ class GaussianSummary:
     @classmethod
     def of(cls, x: Tensor) -> GaussianSummary:
         """Summarise data ``(N, d)``; sums are centred and taken in float64, the result has the data's dtype."""
+        _check_floating(x)
         if x.dim() != 2 or x.numel() == 0:
             raise DataError(f"x must have shape (N, d) with N, d >= 1; got {tuple(x.shape)}.")
         wide = x.double()
@@ -65,6 +66,12 @@ class GaussianSummary:
 
     def __repr__(self) -> str:
         return f"GaussianSummary(count={self.count}, dim={len(self.mean)})"
+
+
+def _check_floating(x: object) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise DataError(f"x must be a floating-point tensor; got {got}. Write torch.as_tensor(x, dtype=torch.float32).")
 
 
 class OffsetGaussian(PyroModule):
@@ -108,9 +115,7 @@ class OffsetGaussian(PyroModule):
 
     def __init__(self, dim: int, *, offset: float | Tensor = 0.0, scale: float | Tensor = 1.0) -> None:
         super().__init__()
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise OptionError(f"dim must be a whole number of at least 1; got {dim}.")
-        self.dim = dim
+        self.dim = whole_number("dim", dim, least=1)
         self.offset = nn.Parameter(self._initial("offset", offset))
         scale = self._initial("scale", scale)
         if (scale <= 0).any():
@@ -136,11 +141,12 @@ class OffsetGaussian(PyroModule):
         if isinstance(x, GaussianSummary):
             self._check_width(len(x.mean), "a summary of dimension")
         elif x is not None:
-            if x.dim() != 2:
-                raise DataError(f"x must have shape (N, {self.dim}); got {tuple(x.shape)}.")
+            _check_floating(x)
+            if x.dim() != 2 or len(x) == 0:
+                raise DataError(f"x must have shape (N, {self.dim}) with N >= 1; got {tuple(x.shape)}.")
             self._check_width(x.shape[1], "x of width")
-        elif num is None or num < 1:
-            raise OptionError(f"num must be at least 1 to generate without data; got {num}. Write num=100.")
+        else:
+            num = whole_number("num", num, least=1, instead="To generate without data, write model(None, num=100).")
 
         z = pyro.sample("z", dist.Normal(torch.zeros_like(offset), 1.0).to_event(1))
         if isinstance(x, GaussianSummary):
@@ -212,9 +218,11 @@ class OffsetGaussian(PyroModule):
         if data.count < 2:
             raise DataError("maximum_likelihood needs at least 2 observations; got 1.")
         n, variance = data.count, data.scatter / data.count
-        # v^2 + (N - 1 - S/N) v - S = 0, its positive root written without cancellation.
+        # v^2 + (N - 1 - S/N) v - S = 0, its positive root written without cancellation for either sign of the middle.
         half = 0.5 * (n - 1 - variance)
-        return data.mean.clone(), (data.scatter / (half + (half.square() + data.scatter).sqrt())).sqrt()
+        root = (half.square() + data.scatter).sqrt()
+        best = torch.where(half > 0, data.scatter / (half.abs() + root), half.abs() + root)
+        return data.mean.clone(), best.sqrt()
 
 
 class _SummarisedNormal(TorchDistribution):
@@ -246,8 +254,10 @@ class _SummarisedNormal(TorchDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         shape = torch.Size(sample_shape) + self.loc.shape
-        mean = self.loc + self.scale / math.sqrt(self.count) * torch.randn(shape, dtype=self.loc.dtype)
+        mean = self.loc + self.scale / math.sqrt(self.count) * torch.randn(
+            shape, dtype=self.loc.dtype, device=self.loc.device
+        )
         if self.count == 1:
             return torch.stack([mean, torch.zeros_like(mean)], -2)
-        chi2 = dist.Chi2(torch.full(shape, self.count - 1.0, dtype=self.loc.dtype)).sample()
+        chi2 = dist.Chi2(self.loc.new_full(shape, self.count - 1.0)).sample()
         return torch.stack([mean, self.scale.square() * chi2], -2)

@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from guides.errors import DataError, OptionError, choose
+from guides.errors import DataError, choose, whole_number
 
 __all__ = ["VAE"]
 
@@ -21,6 +21,11 @@ def _bernoulli(output: Tensor) -> TorchDistribution:
 
 
 def _normal(output: Tensor) -> TorchDistribution:
+    if output.shape[-1] % 2:
+        raise DataError(
+            "a decoder of normal data must return means and log-scales side by side, an even number; got "
+            f"{output.shape[-1]} in the last dimension."
+        )
     loc, log_scale = output.chunk(2, dim=-1)
     return dist.Normal(loc, log_scale.exp())
 
@@ -51,7 +56,7 @@ class VAE(PyroModule):
     Example:
         >>> import torch
         >>> from ppl_models.networks import MLPDecoder
-        >>> vae = VAE(MLPDecoder(2, (1, 4, 4), hidden=(8,)), latent_dim=2)
+        >>> vae = VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2)
         >>> vae(None, num=3).shape
         torch.Size([3, 1, 4, 4])
 
@@ -60,14 +65,12 @@ class VAE(PyroModule):
         section 3 and appendix C.
     """
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, *, likelihood: str = "bernoulli") -> None:
+    def __init__(self, decoder: nn.Module, *, latent_dim: int, likelihood: str = "bernoulli") -> None:
         super().__init__()
         if not isinstance(decoder, nn.Module):
             raise TypeError(f"decoder must be a torch.nn.Module; got {type(decoder).__name__}.")
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
-            raise OptionError(f"latent_dim must be a whole number of at least 1; got {latent_dim}.")
         self.decoder = decoder
-        self.latent_dim = latent_dim
+        self.latent_dim = whole_number("latent_dim", latent_dim, least=1)
         self.likelihood = choose("likelihood", likelihood, LIKELIHOODS)
 
     def decode(self, z: Tensor) -> TorchDistribution:
@@ -77,8 +80,11 @@ class VAE(PyroModule):
 
     def forward(self, x: Tensor | None = None, *, num: int | None = None) -> Tensor:
         """Score data ``(B, *event)``, or generate ``num`` of them; return the value of ``x``."""
-        if x is None and (num is None or num < 1):
-            raise OptionError(f"num must be at least 1 to generate without data; got {num}. Write model(None, num=16).")
+        if x is None:
+            num = whole_number("num", num, least=1, instead="To generate without data, write model(None, num=16).")
+        elif not isinstance(x, Tensor) or x.dim() < 2 or len(x) == 0:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise DataError(f"x must be a tensor of shape (B, *event) with B >= 1; got {got}.")
         weight = next(self.decoder.parameters(), torch.empty(()))
         prior = dist.Normal(weight.new_zeros(self.latent_dim), 1.0).to_event(1)
         with pyro.plate("data", num if x is None else len(x)):

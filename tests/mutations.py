@@ -57,7 +57,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/latent_space.py", "scale = scale * frame.size / full_size(frame)", "pass", LATENTS),
     ("guides/latent_space.py", "torch.random.fork_rng(), outside", "outside", LATENTS),
     ("guides/latent_space.py", "with outside_plates(), density:", "with density:", GUIDES),
-    ("guides/latent_space.py", "                handler._pyro_sample(msg)\n", "                pass\n", LATENTS),
+    ("guides/latent_space.py", "            minibatch._pyro_sample(msg)\n", "            pass\n", LATENTS),
     (
         "guides/latent_space.py",
         '        msg["stop"] = True\n        if not _is_random',

@@ -186,6 +186,13 @@ def test_a_step_that_was_skipped_leaves_no_hole_in_the_curve():
     assert figure.axes[0].lines[0].get_ydata().tolist() == [99.5, 97.0, 95.5]
 
 
+def test_an_epoch_that_was_cut_short_has_no_mean():
+    figure = training_curves({"A": history(3)[:5]}, num_train=1, num_validation=1, bounds={"A": "ELBO"})
+    first, second, cut = figure.axes[0].lines[0].get_ydata()
+    assert (first, second) == (99.5, 97.5)
+    assert math.isnan(cut)
+
+
 def test_pictures_carry_the_names(tmp_path):
     blocks = {name: torch.rand(5, 8, 6) for name in ("A", "B")}
     assert [axes.get_title() for axes in samples(blocks).axes] == ["A", "B"]

@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Predictive
 from torch import nn
 
 from guides import DataError, DivergedError, HamiltonianGuide, MeanFieldGuide, ModelError, OptionError
@@ -75,6 +76,58 @@ def test_validation_has_the_same_noise_every_time(x):
     history = fitted(x, lr=1e-12, validation=x, validate_every=4)[2].history["validation_loss"].dropna()
     assert len(history) == 5
     assert history.to_numpy() == pytest.approx(history.iloc[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("guide", [MeanFieldGuide, functools.partial(HamiltonianGuide, num_steps=2)])
+def test_validation_is_of_its_own_data_whatever_the_minibatches(x, guide):
+    losses = [
+        fitted(x, guide=guide, lr=1e-12, steps=1, batch_size=size, validation=x[:10], objective=ELBO(num_particles=5))[
+            2
+        ]
+        .history["validation_loss"]
+        .iloc[-1]
+        for size in (None, 20, 200)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
+def test_a_guide_fitted_on_a_summary_takes_all_data(x):
+    gaussian, guide, _ = fitted(x, guide=functools.partial(HamiltonianGuide, num_steps=2), steps=2)
+    draws = Predictive(guide, num_samples=200, parallel=True, return_sites=("z",))(x)["z"]
+    again = Predictive(guide, num_samples=200, parallel=True, return_sites=("z",))(gaussian.summarise(x))["z"]
+    assert draws.numel() == again.numel() == 400
+    torch.testing.assert_close(draws.std(0).flatten(), again.std(0).flatten(), rtol=0.4, atol=0)
+
+
+def test_guides_of_other_models_are_refused(x):
+    gaussian, other = OffsetGaussian(2), OffsetGaussian(2)
+    with pytest.raises(ModelError, match="guide must be a guide of this model"):
+        quiet(gaussian, MeanFieldGuide(other), x)
+    with pytest.raises(TypeError, match="guide must be a function or an object that can be called"):
+        quiet(gaussian, MeanFieldGuide, x)
+    with pytest.raises(TypeError, match="were model and guide exchanged"):
+        quiet(MeanFieldGuide(gaussian), gaussian, x)
+
+    def stranger(x):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ModelError, match=r"latents, \['z'\]; got \['w'\]"):
+        quiet(gaussian, stranger, x)
+
+
+def local_latents(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_local_latents_in_minibatches_need_an_encoder(ready):
+    x, guide = torch.randn(20), MeanFieldGuide(local_latents)
+    if ready:
+        guide.setup(x)
+    with pytest.raises(ModelError, match="only a minibatch is seen, need an encoder"):
+        quiet(local_latents, guide, x, batch_size=5)
 
 
 def test_order_of_data_does_not_depend_on_the_guide(x):
@@ -175,8 +228,8 @@ def test_functions_with_global_parameters_are_trained(x, guide):
 
 def test_amortised_guides_train_on_binarised_minibatches():
     images = torch.rand(40, 1, 4, 4)
-    vae = VAE(MLPDecoder(2, (1, 4, 4), hidden=(8,)), 2)
-    guide = HamiltonianGuide(vae, encoder=MLPEncoder((1, 4, 4), 4, hidden=(8,)), num_steps=2)
+    vae = VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2)
+    guide = HamiltonianGuide(vae, encoder=MLPEncoder((1, 4, 4), output_dim=4, hidden=(8,)), num_steps=2)
     result = quiet(vae, guide, images, objective=IWAE(num_particles=3), steps=6, batch_size=16, transform=binarise)
     assert result.history["epoch"].tolist() == [0, 0, 0, 1, 1, 1]
     assert result.history["loss"].between(300, 700).all()  # 40 images of 16 pixels near log 2 each: scaled to all data
@@ -216,6 +269,28 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(explodes, x, caplog):
     assert "gradients of model.offset" in message
 
 
+def test_the_first_site_at_fault_is_named_with_that_step_s_own_noise(x, caplog):
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        pyro.factor("rare", torch.where(loc > 0, -math.inf, 0.0))
+        pyro.factor("after", torch.where(loc > 0, -math.inf, 0.0))
+
+    with caplog.at_level(logging.WARNING):
+        result = quiet(model, MeanFieldGuide(model, init_scale=1.0), x, steps=20, lr=1e-6, seed=0)
+    assert 0 < result.skipped < 20
+    assert all("first non-finite log density at site 'rare' of the model" in message for message in caplog.messages)
+
+
+def test_a_fault_in_the_gradient_alone_is_told(x, caplog):
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        pyro.factor("edge", (loc - loc).sqrt())  # zero, with an infinite slope
+
+    with caplog.at_level(logging.WARNING):
+        quiet(model, MeanFieldGuide(model), x, steps=1, seed=0)
+    assert "every site is finite: the fault lies in the gradient; non-finite gradients of guide.loc" in caplog.text
+
+
 def test_a_skipped_step_changes_no_parameter(explodes, x):
     explodes.bad = range(3, 100)
     with pytest.raises(DivergedError, match=r"step 2: .*'burst' of the model.* 3 steps were skipped, max_skipped=2"):
@@ -226,14 +301,16 @@ def test_a_skipped_step_changes_no_parameter(explodes, x):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"steps": 0}, OptionError, "steps must be positive and finite; got 0"),
+        ({"steps": 0}, OptionError, "steps must be a whole number of at least 1; got 0"),
         ({"lr": -1.0}, OptionError, "lr must be positive and finite; got -1.0"),
         ({"lr": math.nan}, OptionError, "lr must be positive"),
-        ({"batch_size": 0}, OptionError, "batch_size must be between 1 and the number of data, 200; got 0"),
-        ({"batch_size": 201}, OptionError, "got 201"),
+        ({"batch_size": 0}, OptionError, "batch_size must be a whole number of at least 1; got 0"),
+        ({"batch_size": 201}, OptionError, "batch_size must be between 1 and the number of data, 200; got 201"),
+        ({"batch_size": 2.5}, OptionError, "got 2.5"),
+        ({"objective": ELBO}, TypeError, "objective must be an Objective; got .*Write objective=ELBO"),
         ({"max_grad_norm": 0.0}, OptionError, "max_grad_norm must be positive"),
-        ({"max_skipped": -1}, OptionError, "max_skipped must not be negative; got -1"),
-        ({"validate_every": 0}, OptionError, "validate_every must be positive"),
+        ({"max_skipped": -1}, OptionError, "max_skipped must be a whole number of at least 0; got -1"),
+        ({"validate_every": 0}, OptionError, "validate_every must be a whole number of at least 1; got 0"),
         ({"schedule": "cosin"}, OptionError, "schedule must be one of 'constant', 'cosine'; got 'cosin'. Did you"),
         ({"step": 3}, TypeError, "step"),
         ({"optim": pyro.optim.Adam({"lr": 0.1})}, TypeError, "optim must be a torch optimizer class"),
@@ -274,8 +351,8 @@ def test_progress_goes_to_the_error_stream(x, capfd):
 
 
 def test_modes_come_back(x):
-    vae = VAE(MLPDecoder(2, (2,), hidden=(4,)), 2, likelihood="bernoulli")
-    guide = MeanFieldGuide(vae, encoder=nn.Sequential(MLPEncoder((2,), 4, hidden=(4,)), nn.Dropout(0.5)))
+    vae = VAE(MLPDecoder(2, event_shape=(2,), hidden=(4,)), latent_dim=2, likelihood="bernoulli")
+    guide = MeanFieldGuide(vae, encoder=nn.Sequential(MLPEncoder((2,), output_dim=4, hidden=(4,)), nn.Dropout(0.5)))
     vae.eval()
     quiet(vae, guide, (x > 0).double(), steps=2, batch_size=20, validation=(x > 0).double(), validate_every=1)
     assert not vae.training

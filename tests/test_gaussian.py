@@ -60,6 +60,13 @@ def test_maximum_likelihood_is_a_stationary_maximum(x):
         assert OffsetGaussian(2, offset=offset, scale=scale + shift).log_evidence(x) < value
 
 
+def test_maximum_likelihood_does_not_cancel_for_wide_data():
+    x = 1e5 * torch.randn(100, 1)
+    scales = [OffsetGaussian(1).maximum_likelihood(data)[1].item() for data in (x, x.float())]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-5)
+    assert scales[0] == pytest.approx(x.std().item(), rel=0.02)
+
+
 def published_data(dim: int, sets: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Draw the study's data sets, in its own order and single precision."""
     rank = torch.arange(dim, dtype=torch.float32) - (dim - 1) / 2
@@ -156,11 +163,20 @@ def test_moves_between_types():
     ("call", "message"),
     [
         (lambda m: m(torch.zeros(4, 3)), r"dimension 2, as the model; got x of width 3"),
-        (lambda m: m(torch.zeros(4)), r"x must have shape \(N, 2\); got \(4,\)"),
+        (lambda m: m(torch.zeros(4)), r"x must have shape \(N, 2\) with N >= 1; got \(4,\)"),
         (lambda m: m.log_evidence(torch.zeros(0, 2)), r"N, d >= 1; got \(0, 2\)"),
         (lambda m: m.log_evidence(torch.tensor([[0.0, math.nan]])), "must be finite"),
+        (lambda m: m(torch.zeros(0, 2)), r"with N >= 1; got \(0, 2\)"),
+        (
+            lambda m: m.log_evidence(torch.ones(3, 2, dtype=torch.int64)),
+            "tensor; got torch.int64. Write",
+        ),
+        (lambda m: m([[1.0, 2.0]]), "floating-point tensor; got list"),
         (lambda m: m.maximum_likelihood(torch.zeros(1, 2)), "at least 2 observations; got 1"),
-        (lambda m: GaussianSummary(0, torch.zeros(2), torch.zeros(2)), "count must be at least 1; got 0"),
+        (
+            lambda m: GaussianSummary(0, torch.zeros(2), torch.zeros(2)),
+            "count must be a whole number .* 1; got 0",
+        ),
         (lambda m: GaussianSummary(3, torch.zeros(2), -torch.ones(2)), "scatter must not be negative; got -1"),
         (lambda m: GaussianSummary(3, torch.zeros(2), torch.ones(3)), r"got \(2,\) and \(3,\)"),
     ],

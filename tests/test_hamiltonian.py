@@ -138,6 +138,13 @@ def test_no_trajectory_from_a_standard_normal_passes_the_volume_bound(tempering,
         assert values.mean() - 5 * values.std() / math.sqrt(len(values)) <= volume_bound(gaussian, x)
 
 
+def test_free_factors_are_the_ratios_of_the_scales():
+    schedule = SCHEDULES["free"](3, 2.0, ()).double()
+    schedule.logits.data = torch.tensor([0.3, -0.5, 1.1])
+    scales = schedule.scales()
+    torch.testing.assert_close(scales[1:] / scales[:-1], schedule.logits.sigmoid())
+
+
 def test_a_frozen_base_is_not_trained():
     gaussian, x = OffsetGaussian(2), torch.zeros(3, 2)
     guide = from_standard_normal(gaussian, x, num_steps=2)

@@ -6,6 +6,7 @@ import math
 
 import pyro
 import pyro.distributions as dist
+import pyro.infer
 import pytest
 import torch
 from pyro import poutine
@@ -108,6 +109,62 @@ def test_a_subsampled_plate_sees_the_guide_s_own_indices():
     poutine.trace(poutine.replay(model, trace=trace)).get_trace(torch.randn(50))
     assert len(seen) == 4  # three forces, one replay
     assert all(rows == seen[0] for rows in seen)
+
+
+@pytest.mark.parametrize("family", [MeanFieldGuide, HamiltonianGuide])
+def test_indices_given_to_a_plate_are_the_model_s(family):
+    seen = []
+
+    def model(x, rows):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), subsample=rows):
+            seen.append(rows)
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x[rows])
+
+    guide = family(model).setup(torch.randn(10), torch.tensor([0, 1]))
+    x, rows = torch.randn(50), torch.tensor([18, 7, 40])
+    trace = poutine.trace(guide).get_trace(x, rows)
+    replayed = poutine.trace(poutine.replay(model, trace=trace)).get_trace(x, rows)
+    assert replayed.nodes["data"]["value"].tolist() == [18, 7, 40]
+    assert replayed.nodes["x"]["scale"] == pytest.approx(50 / 3)
+
+
+def test_amortised_guides_see_the_rows_that_the_model_draws():
+    rows_seen = []
+
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=3) as rows:
+            rows_seen.append(rows.tolist())
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[rows])
+
+    class Copy(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, torch.full_like(x, -20.0)], -1)
+
+    guide = MeanFieldGuide(model, encoder=Copy()).setup(torch.randn(10, 2))
+    x = torch.randn(30, 2)
+    trace = poutine.trace(guide).get_trace(x)
+    poutine.trace(poutine.replay(model, trace=trace)).get_trace(x)
+    torch.testing.assert_close(trace.nodes["z"]["value"], x[rows_seen[-1]], atol=1e-6, rtol=0)
+    assert max(rows_seen[-1]) < 30
+
+
+def test_two_guides_in_one_program_are_both_trained():
+    def model():
+        pyro.sample("a", dist.Normal(5.0, 1.0))
+        pyro.sample("b", dist.Normal(5.0, 1.0))
+
+    parts = [MeanFieldGuide(poutine.block(model, hide=[hidden])).setup() for hidden in ("b", "a")]
+
+    def guide():
+        for part in parts:
+            part()
+
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.Trace_ELBO())
+    for _ in range(10):
+        svi.step()
+    assert all(part.loc.item() > 0.5 for part in parts)
 
 
 def test_set_up_leaves_the_random_state_as_it_was():

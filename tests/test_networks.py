@@ -24,7 +24,7 @@ def test_without_batch_norm_only_its_parameters_are_missing():
     assert not list(ConvEncoder().buffers()) + list(ConvDecoder().buffers())
 
 
-@pytest.mark.parametrize("decoder", [ConvDecoder(3), MLPDecoder(3, (1, 28, 28))])
+@pytest.mark.parametrize("decoder", [ConvDecoder(3), MLPDecoder(3, event_shape=(1, 28, 28))])
 @pytest.mark.parametrize("batch", [(2,), (4, 1, 2)])
 def test_decoders_take_any_batch_and_treat_rows_alone(decoder, batch):
     decoder = decoder.double()
@@ -35,7 +35,7 @@ def test_decoders_take_any_batch_and_treat_rows_alone(decoder, batch):
 
 
 def test_encoders_treat_rows_alone():
-    for encoder in (ConvEncoder(3), MLPEncoder((1, 28, 28), 6)):
+    for encoder in (ConvEncoder(3), MLPEncoder((1, 28, 28), output_dim=6)):
         encoder = encoder.double()
         x = torch.rand(4, 1, 28, 28)
         assert encoder(x).shape == (4, 6)
@@ -46,9 +46,9 @@ def test_wrong_shapes_and_widths_are_refused():
     with pytest.raises(DataError, match=r"x must have shape \(B, 1, 28, 28\); got \(2, 784\)"):
         ConvEncoder(2)(torch.zeros(2, 784))
     with pytest.raises(DataError, match=r"x must have shape \(B, 1, 8, 8\); got \(2, 64\)"):
-        MLPEncoder((1, 8, 8), 4)(torch.zeros(2, 64))
+        MLPEncoder((1, 8, 8), output_dim=4)(torch.zeros(2, 64))
     with pytest.raises(OptionError, match="layer widths must be at least 1"):
-        MLPDecoder(2, (1, 8, 8), hidden=(0,))
+        MLPDecoder(2, event_shape=(1, 8, 8), hidden=(0,))
     for network in (ConvEncoder, ConvDecoder):
         with pytest.raises(OptionError, match="latent_dim must be at least 1; got 0"):
             network(0)

@@ -14,7 +14,7 @@ from ppl_models.objectives import IWAE
 
 
 def test_bernoulli_density_is_the_cross_entropy_of_the_logits():
-    vae = VAE(MLPDecoder(2, (1, 4, 4), hidden=(8,)), 2)
+    vae = VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2)
     x, z = (torch.rand(5, 1, 4, 4) > 0.5).double(), torch.randn(5, 2)
     trace = poutine.trace(poutine.condition(vae, {"z": z})).get_trace(x)
     trace.compute_log_prob()
@@ -25,7 +25,7 @@ def test_bernoulli_density_is_the_cross_entropy_of_the_logits():
 
 
 def test_normal_density_has_the_decoder_s_mean_and_log_scale():
-    vae = VAE(MLPDecoder(2, (6,), hidden=(8,)), 2, likelihood="normal")
+    vae = VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal")
     z = torch.randn(5, 2)
     law, (mean, log_scale) = vae.decode(z), vae.decoder(z).chunk(2, -1)
     assert law.event_shape == (3,)
@@ -34,7 +34,7 @@ def test_normal_density_has_the_decoder_s_mean_and_log_scale():
 
 
 def test_convolutional_vae_under_a_hamiltonian_guide_and_particles():
-    vae = VAE(ConvDecoder(4), 4)
+    vae = VAE(ConvDecoder(4), latent_dim=4)
     guide = HamiltonianGuide(vae, encoder=ConvEncoder(4), num_steps=2)
     x = (torch.rand(3, 1, 28, 28) > 0.5).double()
     loss = IWAE(num_particles=2)(vae, guide)(x)
@@ -43,10 +43,10 @@ def test_convolutional_vae_under_a_hamiltonian_guide_and_particles():
 
 
 def test_bad_options_are_refused():
-    decoder = MLPDecoder(2, (4,), hidden=(3,))
+    decoder = MLPDecoder(2, event_shape=(4,), hidden=(3,))
     with pytest.raises(TypeError, match="decoder must be a torch.nn.Module; got function"):
-        VAE(lambda z: z, 2)
+        VAE(lambda z: z, latent_dim=2)
     with pytest.raises(OptionError, match="latent_dim must be a whole number of at least 1; got 0"):
-        VAE(decoder, 0)
+        VAE(decoder, latent_dim=0)
     with pytest.raises(OptionError, match="likelihood must be one of 'bernoulli', 'normal'; got 'gaussian'"):
-        VAE(decoder, 2, likelihood="gaussian")
+        VAE(decoder, latent_dim=2, likelihood="gaussian")

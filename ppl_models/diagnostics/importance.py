@@ -12,11 +12,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from guides.errors import DataError, OptionError
+from guides.errors import DataError, whole_number
 from ppl_models.diagnostics.psis import k_hat
 from ppl_models.objectives import log_weights
-from ppl_models.training.batches import num_rows, take_rows
-from ppl_models.training.fit import check_finite, evaluating
+from ppl_models.training.batches import check_finite, num_rows, take_rows
+from ppl_models.training.modes import evaluating
 
 __all__ = ["ImportanceNLL", "importance_nll"]
 
@@ -86,6 +86,7 @@ def importance_nll(
     *args: Any,
     num_samples: int = 1000,
     max_batch: int = 50_000,
+    vectorize_particles: bool = True,
     seed: int | None = None,
 ) -> ImportanceNLL:
     r"""Estimate :math:`-\log p(x)` per datum by importance sampling from the guide.
@@ -101,7 +102,9 @@ def importance_nll(
         guide: Any Pyro guide of it.
         *args: Arguments of both, tensors of N rows for models with independent data.
         num_samples: S.
-        max_batch: Upper limit of samples times data in one batched run; it bounds the memory.
+        max_batch: Upper limit of samples times data in one batched run; it bounds the memory. (A single sample of a
+            model whose data are not independent needs them all.)
+        vectorize_particles: Whether to draw samples in batched runs. Models that cannot be batched need ``False``.
         seed: Fixes the draws; the global generator is left as it was.
 
     Raises:
@@ -122,37 +125,41 @@ def importance_nll(
         Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, Importance Weighted Autoencoders, 2016,
         https://arxiv.org/abs/1509.00519, section 5.
     """
-    for name, value in (("num_samples", num_samples), ("max_batch", max_batch)):
-        if value < 1:
-            raise OptionError(f"{name} must be at least 1; got {value}.")
+    num_samples = whole_number("num_samples", num_samples, least=1)
+    max_batch = whole_number("max_batch", max_batch, least=1)
     check_finite(args)
+
+    def draw(part: tuple[Any, ...], data: int) -> Tensor:
+        """All samples for some of the data, as many at once as ``max_batch`` allows."""
+        most = max(1, max_batch // data)
+        sizes = [min(most, num_samples - start) for start in range(0, num_samples, most)]
+        drawn = [
+            log_weights(model, guide, *part, num_particles=size, vectorize_particles=vectorize_particles).values
+            for size in sizes
+        ]
+        return torch.cat(drawn)
+
     with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
         if seed is not None:
             torch.manual_seed(seed)
-        first = log_weights(model, guide, *args)
+        rows = _rows(args)
+        part = take_rows(args, slice(0, max_batch)) if rows else args
+        # One sample of a part tells whether the data are independent; for models that are not, parts mean nothing.
+        first = log_weights(model, guide, *part)
         if first.subsampled or first.scale != 1:
             raise DataError("importance_nll needs all data; got a model that subsamples them. Give it all, in parts.")
-        independent = first.values.dim() == 2 and first.values.shape[1] == _rows_or_zero(args)
-        if not independent:
-            chunks = _split(num_samples, max_batch)
-            return ImportanceNLL(torch.cat([_draw(model, guide, args, size) for size in chunks]))
-        columns = []
-        for rows in torch.arange(first.values.shape[1]).split(max_batch):
-            part = take_rows(args, slice(int(rows[0]), int(rows[-1]) + 1))
-            chunks = _split(num_samples, max(1, max_batch // len(rows)))
-            columns.append(torch.cat([_draw(model, guide, part, size) for size in chunks]))
-        return ImportanceNLL(torch.cat(columns, 1))
+        if rows and first.values.shape[1:] == (min(rows, max_batch),):
+            slices = [slice(start, start + max_batch) for start in range(0, rows, max_batch)]
+            return ImportanceNLL(
+                torch.cat([draw(take_rows(args, each), min(max_batch, rows - each.start)) for each in slices], 1)
+            )
+        if hasattr(model, "summarise"):
+            return ImportanceNLL(draw((model.summarise(*args),), 1))
+        return ImportanceNLL(draw(args, max([len(a) for a in args if isinstance(a, Tensor) and a.dim()], default=1)))
 
 
-def _draw(model: Callable[..., Any], guide: Callable[..., Any], args: Any, num_samples: int) -> Tensor:
-    return log_weights(model, guide, *args, num_particles=num_samples).values
-
-
-def _split(total: int, most: int) -> list[int]:
-    return [min(most, total - start) for start in range(0, total, most)]
-
-
-def _rows_or_zero(args: tuple[Any, ...]) -> int:
+def _rows(args: tuple[Any, ...]) -> int:
+    """How many rows the tensor arguments share; 0 if they do not."""
     try:
         return num_rows(args)
     except DataError:

@@ -17,7 +17,7 @@ def k_hat(log_weights: Tensor) -> Tensor:
     r"""Estimate the shape :math:`\hat k` of the generalised Pareto tail of importance weights.
 
     Below 0.5 the weights have a finite variance; above 0.7 estimates made with them are unreliable. Weights that are
-    all equal have no tail: their :math:`\hat k` is minus infinity.
+    all equal have no tail: their :math:`\hat k` is minus infinity. Those that are all zero say nothing: plus infinity.
 
     Args:
         log_weights: Shape ``(S, *plates)``, S at least 25.
@@ -49,6 +49,7 @@ def k_hat(log_weights: Tensor) -> Tensor:
     draws_last = draws_last.double().cpu()
     span = draws_last.amax(1) - draws_last.amin(1)
     shapes = torch.full((len(draws_last),), -torch.inf, dtype=torch.float64)
+    shapes[draws_last.amax(1) == -torch.inf] = torch.inf
     spread = span > 1e-9  # beyond rounding in float64 sums of a few thousand terms
     if spread.any():
         _, fitted = az.psislw(draws_last[spread].numpy())

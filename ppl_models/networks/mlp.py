@@ -36,11 +36,11 @@ class MLPEncoder(nn.Module):
 
     Example:
         >>> import torch
-        >>> MLPEncoder((1, 8, 8), 4, hidden=(16,))(torch.zeros(5, 1, 8, 8)).shape
+        >>> MLPEncoder((1, 8, 8), output_dim=4, hidden=(16,))(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([5, 4])
     """
 
-    def __init__(self, event_shape: Sequence[int], output_dim: int, *, hidden: Sequence[int] = (200, 200)) -> None:
+    def __init__(self, event_shape: Sequence[int], *, output_dim: int, hidden: Sequence[int] = (200, 200)) -> None:
         super().__init__()
         self.event_shape = torch.Size(event_shape)
         self.layers = _mlp([self.event_shape.numel(), *hidden], output_dim)
@@ -65,11 +65,11 @@ class MLPDecoder(nn.Module):
 
     Example:
         >>> import torch
-        >>> MLPDecoder(2, (1, 8, 8), hidden=(16,))(torch.zeros(3, 5, 2)).shape
+        >>> MLPDecoder(2, event_shape=(1, 8, 8), hidden=(16,))(torch.zeros(3, 5, 2)).shape
         torch.Size([3, 5, 1, 8, 8])
     """
 
-    def __init__(self, latent_dim: int, event_shape: Sequence[int], *, hidden: Sequence[int] = (200, 200)) -> None:
+    def __init__(self, latent_dim: int, *, event_shape: Sequence[int], hidden: Sequence[int] = (200, 200)) -> None:
         super().__init__()
         self.event_shape = torch.Size(event_shape)
         self.layers = _mlp([latent_dim, *hidden], self.event_shape.numel())

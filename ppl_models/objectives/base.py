@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from guides.errors import OptionError
-from ppl_models.objectives.log_weights import LogWeights, log_weights, plate_nesting
+from guides.errors import whole_number
+from ppl_models.objectives.log_weights import LogWeights, log_weights, paired_traces, plate_nesting
 
 __all__ = ["Objective"]
 
@@ -31,11 +32,10 @@ class Objective(PyroELBO):
     def __init__(
         self, *, num_particles: int = 1, vectorize_particles: bool = True, max_plate_nesting: int | None = None
     ) -> None:
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-            raise OptionError(f"num_particles must be a whole number of at least 1; got {num_particles}.")
+        num_particles = whole_number("num_particles", num_particles, least=1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self._nesting = max_plate_nesting
-        self._found: tuple[int, int, int] | None = None
+        self._found: tuple[Any, int] | None = None
 
     @abstractmethod
     def bound(self, values: Tensor) -> Tensor:
@@ -45,21 +45,36 @@ class Objective(PyroELBO):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> LogWeights:
         """Draw this objective's particles; see :func:`ppl_models.objectives.log_weights`."""
-        nesting = self._nesting
-        if nesting is None and self.vectorize_particles and self.num_particles > 1:
-            # Found once per pair. (Should ids be reused, a nesting too small raises, and one too large is harmless.)
-            if self._found is None or self._found[:2] != (id(model), id(guide)):
-                self._found = (id(model), id(guide), plate_nesting(model, guide, args, kwargs))
-            nesting = self._found[2]
         return log_weights(
             model,
             guide,
             *args,
             num_particles=self.num_particles,
             vectorize_particles=self.vectorize_particles,
-            max_plate_nesting=nesting,
+            max_plate_nesting=self._nesting_of(model, guide, args, kwargs),
             **kwargs,
         )
+
+    def traces(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Trace, Trace]:
+        """Run model and guide as the loss does (its first particle, if they are not batched), to look into."""
+        nesting = self._nesting_of(model, guide, args, kwargs)
+        if nesting is None:
+            return paired_traces(model, guide, args, kwargs)
+        return paired_traces(model, guide, args, kwargs, self.num_particles, nesting)
+
+    def _nesting_of(self, model: Any, guide: Any, args: Any, kwargs: Any) -> int | None:
+        if not self.vectorize_particles or self.num_particles == 1:
+            return None
+        if self._nesting is not None:
+            return self._nesting
+        # Found once per pair and kind of arguments: a model may have other plates for a summary than for all data.
+        kinds = [(type(a), a.dim() if isinstance(a, Tensor) else 0) for a in (*args, *kwargs.values())]
+        key = (id(model), id(guide), kinds, sorted(kwargs))
+        if self._found is None or self._found[0] != key:
+            self._found = (key, plate_nesting(model, guide, args, kwargs))
+        return self._found[1]
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any

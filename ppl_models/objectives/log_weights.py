@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,10 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from guides.errors import ModelError, OptionError
+from guides.errors import ModelError, whole_number
 from guides.plates import depth, full_size, sum_to
 
-__all__ = ["LogWeights", "log_weights"]
+__all__ = ["LogWeights", "log_weights", "paired_traces", "plate_nesting"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def log_weights(
 
     Raises:
         OptionError: If ``num_particles`` is less than 1.
-        ModelError: If a guide site cannot be reparametrised.
+        ModelError: If a guide site cannot be reparametrised (unless gradients are switched off), or the guide's sites
+            are not the model's latents.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -77,31 +79,40 @@ def log_weights(
         tensor([[-1.2655, -1.2655, -1.2655],
                 [-1.2655, -1.2655, -1.2655]])
     """
-    if num_particles < 1:
-        raise OptionError(f"num_particles must be at least 1; got {num_particles}.")
+    whole_number("num_particles", num_particles, least=1)
     if num_particles == 1 or not vectorize_particles:
-        runs = [_weigh(*_run(model, guide, args, kwargs), particle_dim=None) for _ in range(num_particles)]
+        runs = [_weigh(*paired_traces(model, guide, args, kwargs), particle_dim=None) for _ in range(num_particles)]
         return LogWeights(torch.stack([run.values for run in runs]), runs[0].scale, runs[0].subsampled)
     if max_plate_nesting is None:
         max_plate_nesting = plate_nesting(model, guide, args, kwargs)
-    dim = -max_plate_nesting - 1
-    with pyro.plate("num_particles_vectorized", num_particles, dim=dim):
-        traces = _run(model, guide, args, kwargs)
-    return _weigh(*traces, particle_dim=dim)
+    traces = paired_traces(model, guide, args, kwargs, num_particles, max_plate_nesting)
+    return _weigh(*traces, particle_dim=-max_plate_nesting - 1)
 
 
 def plate_nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
     """Count the batch dimensions that one run of a model and guide takes."""
     with torch.no_grad(), torch.random.fork_rng(), poutine.block():
-        traces = _run(model, guide, args, kwargs)
+        traces = paired_traces(model, guide, args, kwargs)
     return max(
         [len(site["fn"].batch_shape) for site in _sites(*traces)] + [depth(frame) for frame in _frames(_sites(*traces))]
     )
 
 
-def _run(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+def paired_traces(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    num_particles: int | None = None,
+    max_plate_nesting: int = 0,
+) -> tuple[Trace, Trace]:
+    """Run the guide, and the model on what it drew, once or on a batch of particles: traces of model and guide."""
+    particles: AbstractContextManager[Any] = nullcontext()
+    if num_particles is not None:
+        particles = pyro.plate("num_particles_vectorized", num_particles, dim=-max_plate_nesting - 1)
+    with particles:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
 
@@ -116,8 +127,9 @@ def _frames(sites: Iterable[Any]) -> list[CondIndepStackFrame]:
 
 def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> LogWeights:
     sites = _sites(model_trace, guide_trace)
+    _check_match(model_trace, guide_trace)
     for site in _sites(guide_trace):
-        if not site["is_observed"] and not site["fn"].has_rsample:
+        if torch.is_grad_enabled() and not site["is_observed"] and not site["fn"].has_rsample:
             raise ModelError(
                 f"guide sites must be reparametrised; got {site['name']!r} ({type(site['fn']).__name__}). "
                 "Use pyro.infer.TraceGraph_ELBO for this guide."
@@ -134,6 +146,16 @@ def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> 
             total = total + sign * _log_prob(site, independent, {depth(frame) for frame in kept})
     scale = math.prod(full_size(frame) / frame.size for frame in independent.values())
     return LogWeights(total.expand([frame.size for frame in kept]), scale, subsampled)
+
+
+def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
+    latent = {site["name"] for site in _sites(model_trace) if not site["is_observed"]}
+    drawn = {s["name"] for s in _sites(guide_trace) if not s["is_observed"] and not s["infer"].get("is_auxiliary")}
+    if latent != drawn:
+        raise ModelError(
+            f"a guide must draw the model's latents, {sorted(latent)}; got {sorted(drawn)}. Is it the guide of another "
+            "model, or were model and guide exchanged?"
+        )
 
 
 def _log_prob(site: Any, independent: Collection[str], kept: set[int]) -> Tensor:

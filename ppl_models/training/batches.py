@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guides.errors import DataError, OptionError
 
-__all__ = ["Transform", "minibatches", "num_rows", "take_rows"]
+__all__ = ["Transform", "check_finite", "minibatches", "num_rows", "take_rows"]
 
 #: From a batch of the first argument and a generator to what the model sees, for example a binarisation.
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -29,6 +29,21 @@ def num_rows(args: tuple[Any, ...]) -> int:
             f"{sorted(lengths) or 'of no tensor'}."
         )
     return lengths.pop()
+
+
+def check_finite(args: tuple[Any, ...], *, name: str = "argument") -> None:
+    """Raise if a tensor among the arguments has NaN or infinite values.
+
+    Raises:
+        DataError: With the argument's position and the first such value's.
+    """
+    for position, value in enumerate(args):
+        if isinstance(value, Tensor) and not torch.isfinite(value).all():
+            bad = (~torch.isfinite(value)).nonzero()
+            raise DataError(
+                f"{name} {position} must be finite; got {len(bad)} NaN or infinite values, the first at index "
+                f"{tuple(bad[0].tolist())}. Remove or impute them."
+            )
 
 
 def take_rows(args: tuple[Any, ...], rows: Tensor | slice) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,23 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from guides.errors import DataError, DivergedError, ModelError, OptionError, choose
+from guides import Guide
+from guides.errors import DivergedError, ModelError, OptionError, choose, whole_number
 from guides.plates import Minibatch
 from ppl_models.objectives import ELBO, Objective
-from ppl_models.training.batches import Transform, minibatches, num_rows
+from ppl_models.training.batches import Transform, check_finite, minibatches, num_rows
 from ppl_models.training.guard import describe_divergence
+from ppl_models.training.modes import evaluating
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FitResult", "evaluating", "fit"]
+__all__ = ["FitResult", "fit"]
 
 log = logging.getLogger(__name__)
 
 #: Learning-rate schedules by name: the factor on the initial rate as a function of the fraction of steps done.
-SCHEDULES: dict[str, Callable[[float], float]] = {
+LEARNING_RATES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * min(done, 1.0))),
 }
@@ -135,34 +137,40 @@ def fit(
         >>> result.history.shape, result.skipped
         ((5, 8), 0)
     """
-    _check_numbers(steps=steps, lr=lr, max_grad_norm=max_grad_norm, validate_every=validate_every)
-    if max_skipped < 0:
-        raise OptionError(f"max_skipped must not be negative; got {max_skipped}.")
+    steps, max_skipped = whole_number("steps", steps, least=1), whole_number("max_skipped", max_skipped, least=0)
+    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, least=1)
+    _check_positive(lr=lr, max_grad_norm=max_grad_norm)
+    _check_pair(model, guide, objective)
     if not callable(optim) or isinstance(optim, PyroOptim):
         raise TypeError(
             f"optim must be a torch optimizer class or a function of parameters and lr; got {type(optim).__name__}. "
             "Write optim=torch.optim.Adam, or functools.partial of one."
         )
+    if validation is not None and not isinstance(validation, tuple):
+        validation = (validation,)
     check_finite(args)
+    check_finite(validation or (), name="validation argument")
     if hasattr(model, "summarise") and batch_size is None and transform is None:
         args = (model.summarise(*args),)
+        validation = None if validation is None else (model.summarise(*validation),)
     order = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
     batches = minibatches(args, batch_size, transform, order)
     objective = ELBO() if objective is None else objective
     if validate_every is None:
         validate_every = math.ceil(num_rows(args) / batch_size) if batch_size else math.ceil(steps / 20)
-    if validation is not None and not isinstance(validation, tuple):
-        validation = (validation,)
+    validate_every = whole_number("validate_every", validate_every, least=1)
 
     result = FitResult(steps)
     with ExitStack() as stack:
         if seed is not None:
             stack.enter_context(torch.random.fork_rng())
             torch.manual_seed(seed)
-        scaled = stack.enter_context(Minibatch(num_rows(args))) if batch_size is not None else None
+        minibatch = None if batch_size is None else Minibatch(num_rows(args))
+        scaled: AbstractContextManager[Any] = nullcontext() if minibatch is None else minibatch
         epoch, batch = next(batches)
-        parameters = _parameters(objective, model, guide, batch)
-        if scaled is not None and not scaled.seen:
+        with scaled:
+            parameters = _parameters(objective, model, guide, batch)
+        if minibatch is not None and not minibatch.seen:
             raise ModelError(
                 "with batch_size, the model must hold its data in the plate 'data', so that a minibatch can be scaled; "
                 "got a model without it. Write pyro.plate('data', len(x))."
@@ -176,8 +184,10 @@ def fit(
         start = time.perf_counter()
         for step in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            loss = objective.differentiable_loss(model, guide, *batch)
-            loss.backward()
+            state = torch.random.get_rng_state()
+            with scaled:
+                loss = objective.differentiable_loss(model, guide, *batch)
+                loss.backward()
             gradients = [p.grad for p in parameters.values() if p.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
             loss_value, norm_value = torch.stack([loss.detach(), norm.to(loss)]).tolist()
@@ -185,7 +195,9 @@ def fit(
             rate = scheduler.get_last_lr()[0]
             if skipped:
                 result.skipped += 1
-                found = f"step {step}: loss {loss_value:g}; " + describe_divergence(model, guide, batch, parameters)
+                with scaled:
+                    found = describe_divergence(objective, model, guide, batch, parameters, state)
+                found = f"step {step}: loss {loss_value:g}; {found}"
                 log.warning("skipped %s", found)
                 if result.skipped > max_skipped:
                     raise DivergedError(
@@ -219,34 +231,23 @@ def fit(
     return result
 
 
-def check_finite(args: tuple[Any, ...]) -> None:
-    """Raise if a floating-point tensor among the arguments has NaN or infinite values."""
-    for position, value in enumerate(args):
-        if isinstance(value, Tensor) and not torch.isfinite(value).all():
-            bad = (~torch.isfinite(value)).nonzero()
-            raise DataError(
-                f"argument {position} must be finite; got {len(bad)} NaN or infinite values, the first at index "
-                f"{tuple(bad[0].tolist())}. Remove or impute them."
-            )
-
-
-@contextmanager
-def evaluating(*modules: Any) -> Iterator[None]:
-    """Put modules into evaluation mode, and each back into the mode it had."""
-    modes = {part: part.training for m in modules if isinstance(m, nn.Module) for part in m.modules()}
-    try:
-        for part in modes:
-            part.training = False
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
-def _check_numbers(**numbers: float | None) -> None:
+def _check_positive(**numbers: float | None) -> None:
     for name, value in numbers.items():
         if value is not None and not 0 < value < math.inf:
             raise OptionError(f"{name} must be positive and finite; got {value}.")
+
+
+def _check_pair(model: object, guide: object, objective: object) -> None:
+    for name, part in (("model", model), ("guide", guide)):
+        if not callable(part) or isinstance(part, type):
+            raise TypeError(f"{name} must be a function or an object that can be called; got {part!r}.")
+    if isinstance(model, Guide):
+        raise TypeError("model must not be a guide: were model and guide exchanged? Write fit(model, guide, x).")
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an Objective; got {objective!r}. Write objective=ELBO().")
+    modules = isinstance(guide, Guide) and isinstance(model, nn.Module) and isinstance(guide.model, nn.Module)
+    if modules and guide.model is not model:  # type: ignore[attr-defined]
+        raise ModelError("guide must be a guide of this model; got one of another, or of a copy of it.")
 
 
 def _parameters(
@@ -276,7 +277,7 @@ def _scheduler(
 ) -> LRScheduler:
     if callable(schedule):
         return schedule(optimizer)
-    factor = SCHEDULES[choose("schedule", schedule, SCHEDULES)]
+    factor = LEARNING_RATES[choose("schedule", schedule, LEARNING_RATES)]
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step / steps))
 
 

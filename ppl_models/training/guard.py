@@ -5,36 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
+
+from ppl_models.objectives import Objective
 
 __all__ = ["describe_divergence"]
 
 
 def describe_divergence(
-    model: Callable[..., Any], guide: Callable[..., Any], args: Any, parameters: Mapping[str, Tensor]
+    objective: Objective,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: Any,
+    parameters: Mapping[str, Tensor],
+    random_state: Tensor,
 ) -> str:
-    """Name the first site and the parameters that are not finite, by one more run of the pair."""
-    site = "every site was finite on a second look: the noise of that step alone was extreme"
-    with pyro.validation_enabled(False), torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(*args)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
-        for trace, where in ((model_trace, "model"), (guide_trace, "guide")):
-            trace.compute_log_prob()
-            for name, node in trace.nodes.items():
-                if node["type"] == "sample" and not (_finite(node["value"]) and _finite(node["log_prob"])):
-                    what = "log density" if _finite(node["value"]) else "value"
-                    site = f"first non-finite {what} at site {name!r} of the {where}"
+    """Name the first site and the parameters that are not finite, by the same step once more, its noise included."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.random.set_rng_state(random_state)
+        model_trace, guide_trace = objective.traces(model, guide, *args)
+    sites = [
+        f"first non-finite {what} at site {name!r} of the {where}"
+        for trace, where in ((guide_trace, "guide"), (model_trace, "model"))
+        for name, what in _not_finite(trace)
+    ]
+    found = sites[:1] or ["every site is finite: the fault lies in the gradient"]
     values = [name for name, p in parameters.items() if not _finite(p)]
     gradients = [name for name, p in parameters.items() if p.grad is not None and not _finite(p.grad)]
-    found = [
-        f"non-finite {what} of {', '.join(names)}"
-        for what, names in (("values", values), ("gradients", gradients))
-        if names
-    ]
-    return "; ".join([site, *found])
+    for what, names in (("values", values), ("gradients", gradients)):
+        if names:
+            found.append(f"non-finite {what} of {', '.join(names)}")
+    return "; ".join(found)
+
+
+def _not_finite(trace: Any) -> list[tuple[str, str]]:
+    bad = []
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample":
+            for what, value in (("value", node["value"]), ("log density", node["fn"].log_prob(node["value"]))):
+                if not _finite(value):
+                    bad.append((name, what))
+    return bad
 
 
 def _finite(value: Any) -> bool:

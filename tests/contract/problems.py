@@ -118,7 +118,7 @@ def linear_vae() -> Problem:
     weight = decoder.linear.weight
     covariance = weight @ weight.T + torch.diag((2 * decoder.log_scale).exp())
     exact = dist.MultivariateNormal(decoder.linear.bias, covariance).log_prob(x).detach()
-    return Problem(VAE(decoder, 2, likelihood="normal"), (x,), exact, WideEncoder())
+    return Problem(VAE(decoder, latent_dim=2, likelihood="normal"), (x,), exact, WideEncoder())
 
 
 GLOBAL = {"offset_gaussian": offset_gaussian, "gamma_poisson": gamma_poisson, "groups": groups}

@@ -38,8 +38,8 @@ GUIDES: dict[str, Callable[[Callable[..., Any], nn.Module | None], Guide]] = {
 #: name -> constructor, with the number of independent data it generates at num=5 and a batch of data
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "offset_gaussian": lambda: OffsetGaussian(3),
-    "vae-bernoulli": lambda: VAE(MLPDecoder(2, (1, 4, 4), hidden=(8,)), 2),
-    "vae-normal": lambda: VAE(MLPDecoder(2, (6,), hidden=(8,)), 2, likelihood="normal"),
+    "vae-bernoulli": lambda: VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2),
+    "vae-normal": lambda: VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal"),
 }
 
 #: name -> constructor from a number of particles

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pyro
 import pytest
@@ -11,7 +13,7 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 import guides
-from guides import Guide
+from guides import Guide, ModelError
 from ppl_models.objectives import ELBO, log_weights
 from tests.contract.problems import AMORTISED, PROBLEMS
 from tests.contract.registry import GUIDES, one_gradient
@@ -127,6 +129,53 @@ def test_pyro_s_elbo_agrees_with_ours(problem, guide):
     ours = ours.reshape(4000, -1).sum(1)
     theirs = Trace_ELBO(num_particles=4000, vectorize_particles=True).loss(problem.model, guide, *problem.args)
     assert abs(ours.mean() + theirs) < STANDARD_ERRORS * ours.std() * math.sqrt(2 / 4000)
+
+
+@pytest.mark.parametrize("name", [n for n in PYRO_OBJECTIVES if n != "RenyiELBO"])
+def test_pyro_s_objectives_agree(problem, guide, name):
+    guide.setup(*problem.args)
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += 0.1  # away from the start, where a missing term could be zero
+    ours = log_weights(problem.model, guide, *problem.args, num_particles=4000).values.detach()
+    ours = ours.reshape(4000, -1).sum(1)
+    objective = type(PYRO_OBJECTIVES[name]())(num_particles=1500, vectorize_particles=True)
+    theirs = objective.loss(problem.model, guide, *problem.args)
+    # 1500 draws, or fewer where the objective has an analytic part.
+    assert abs(ours.mean() + theirs) < STANDARD_ERRORS * ours.std() * math.sqrt(1 / 4000 + 1 / 1500)
+
+
+def test_copies_and_state_dicts_keep_the_law(problem, guide):
+    guide.setup(*problem.args)
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += 0.1
+    twin = pickle.loads(pickle.dumps(guide))
+    again = copy.deepcopy(guide)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+    again.load_state_dict(guide.state_dict())
+    draws = []
+    for each in (guide, twin, again):
+        pyro.set_rng_seed(3)
+        trace = poutine.trace(each).get_trace(*problem.args)
+        draws.append((trace.log_prob_sum().item(), sorted(trace.stochastic_nodes)))
+    assert draws[0] == draws[1] == draws[2]
+
+
+def test_parameters_are_asked_for_after_setup(problem, guide):
+    with pytest.raises(ModelError, match="must be set up before use"):
+        list(guide.parameters())
+    with pytest.raises(ModelError, match="must be set up before use"):
+        guide.load_state_dict({})
+
+
+def test_it_works_in_inference_mode(problem, guide):
+    guide.setup(*problem.args)
+    with torch.inference_mode():
+        values = guide(*problem.args)
+    assert all(torch.isfinite(value).all() for value in values.values())
 
 
 @pytest.mark.parametrize("parallel", [False, True])

@@ -84,7 +84,7 @@ def test_wrong_shapes_and_no_number_are_refused(model):
     x = model(None, num=4)
     with pytest.raises(DataError, match="must have"):
         model(torch.zeros(4, *x.shape[1:-1], x.shape[-1] + 1))
-    with pytest.raises(OptionError, match="num must be at least 1"):
+    with pytest.raises(OptionError, match="num must be a whole number of at least 1; got None. To generate"):
         model(None)
     with pytest.raises(OptionError, match="got 0"):
         model(None, num=0)
