@@ -81,7 +81,7 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     # Matrices of 100 x 200 numbers are sooner multiplied than shared among threads.
     "digits": Settings(hidden=(200,), latent_dim=10, steps=1625, threads=1),
-    "mnist": Settings(hidden=(400,), latent_dim=20, steps=4000, eval_images=1000),
+    "mnist": Settings(hidden=(400,), latent_dim=20, steps=4000, eval_images=200),
 }
 
 
