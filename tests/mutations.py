@@ -75,7 +75,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "self._innermost_support is constraints.real",
         GUIDES,
     ),
-    ("guides/latent_space.py", "            [1]\n", "            []\n", FIT),
+    ("guides/latent_space.py", "            [1]\n", "            []\n", GAUSSIAN),
     (
         "guides/tempering.py",
         "-log_cooling.flip(0).cumsum(0).flip(0)",

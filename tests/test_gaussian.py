@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, Predictive
 
-from guides import DataError, MeanFieldGuide, OptionError
+from guides import DataError, LatentSpace, MeanFieldGuide, OptionError
 from ppl_models import GaussianSummary, OffsetGaussian
 
 
@@ -127,6 +127,16 @@ def test_pyro_s_nuts_samples_the_exact_posterior_from_a_summary(gaussian, x):
     posterior = gaussian.exact_posterior(x)
     error = (mcmc.get_samples()["z"].mean(0) - posterior.mean).abs()
     assert (error < 5 * posterior.stddev / math.sqrt(100)).all()  # 100: an effective sample size well within reach
+
+
+def test_a_latent_space_of_the_summary_takes_all_data(gaussian, x):
+    # As many vectors as data: taken for one another, they would give wrong numbers and no error.
+    u, summary = torch.randn(len(x), 2), gaussian.summarise(x)
+    spaces = [LatentSpace(gaussian, data) for data in (x, summary)]
+    expected = spaces[0].log_joint(u, x)
+    for space in spaces:
+        for data in (x, summary):
+            torch.testing.assert_close(space.log_joint(u, data), expected)
 
 
 def test_summaries_are_drawn_from_their_own_law(gaussian, x):

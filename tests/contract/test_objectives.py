@@ -144,6 +144,18 @@ def test_pyro_s_renyi_bound_exceeds_the_evidence_there():
     assert values.mean() > exact + STANDARD_ERRORS * values.std() / math.sqrt(len(values))
 
 
+def test_plates_may_be_deeper_for_the_next_arguments(make):
+    problem = GLOBAL["offset_gaussian"]()
+    (x,), used = problem.args, make(3)
+    guide = wide(problem.model, None).setup(x)
+    used.loss(problem.model, guide, problem.model.summarise(x))
+    losses = []
+    for objective in (used, make(3)):
+        pyro.set_rng_seed(0)
+        losses.append(objective.loss(problem.model, guide, x))
+    assert losses[0] == pytest.approx(losses[1])
+
+
 def test_plates_may_be_deeper_for_the_next_model(make):
     objective = make(3)
     shallow, deep = GLOBAL["offset_gaussian"](), AMORTISED["linear_vae"]()
