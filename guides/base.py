@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints, register_kl
 
 from guides.errors import DataError, ModelError, OptionError
-from guides.latent_space import Indices, LatentSite, LatentSpace, Model
+from guides.latent_space import LatentSite, LatentSpace, Model
+from guides.log_density import Indices
 from guides.plates import active_minibatches, depth, left_shape
 
 __all__ = ["Guide", "Proposal", "Target"]

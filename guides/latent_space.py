@@ -10,19 +10,18 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask, sum_rightmost
+from pyro.distributions.util import sum_rightmost
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
 from guides.errors import DataError, ModelError
-from guides.plates import active_minibatches, depth, full_size, left_shape, outside_plates, sum_to
+from guides.log_density import FirstIndices, Indices, LogDensity, is_random
+from guides.plates import depth, full_size, left_shape, outside_plates
 
-__all__ = ["Indices", "LatentSite", "LatentSpace", "Model"]
+__all__ = ["LatentSite", "LatentSpace", "Model"]
 
 Model = Callable[..., Any]
 
@@ -113,7 +112,7 @@ class LatentSpace:
     def __init__(self, model: Model, *args: Any, amortised: bool = False, **kwargs: Any) -> None:
         with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block():
             trace = poutine.trace(model).get_trace(*args, **kwargs)
-        sites: list[Any] = [site for site in trace.nodes.values() if _is_random(site)]
+        sites: list[Any] = [site for site in trace.nodes.values() if is_random(site)]
         latents = [site for site in sites if not site["is_observed"]]
         _check_latents(latents)
         _check_observed([site for site in sites if site["is_observed"]])
@@ -240,7 +239,7 @@ class LatentSpace:
             amortised one.
         """
         left = self._left(vectors, self.max_plate_nesting if max_plate_nesting is None else max_plate_nesting)
-        density = _LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left)
+        density = LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left)
         with outside_plates(), density:
             self.model(*args, **kwargs)
         total: Tensor = density.total.expand(vectors.shape[:-1])
@@ -249,8 +248,8 @@ class LatentSpace:
     def data_indices(self, *args: Any, **kwargs: Any) -> Indices:
         """Find which data the data plate of an amortised space looks at, as the model draws or is given them."""
         assert self.data_plate is not None, "a global space has no data plate"
-        first = _FirstIndices(self.data_plate.name)
-        with torch.no_grad(), outside_plates(), suppress(_FirstIndices.Found), first:
+        first = FirstIndices(self.data_plate.name)
+        with torch.no_grad(), outside_plates(), suppress(FirstIndices.Found), first:
             self.model(*args, **kwargs)
         if first.found is None:
             raise ModelError(f"the model must hold its latents in the plate {self.data_plate.name!r} in every run.")
@@ -263,111 +262,6 @@ class LatentSpace:
     def __repr__(self) -> str:
         per = f" per {self.data_plate.name!r}" if self.data_plate else ""
         return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(str, self.sites))}])"
-
-
-@dataclass(frozen=True)
-class Indices:
-    """Which rows a plate looks at.
-
-    Args:
-        size: The number of data the plate stands for.
-        rows: The indices of those it looks at.
-    """
-
-    size: int
-    rows: Tensor
-
-    @classmethod
-    def of(cls, msg: Any) -> Indices:
-        """Read them from the subsample site of a plate."""
-        return cls(msg["fn"].size, torch.as_tensor(msg["value"]))
-
-
-class _FirstIndices(Messenger):
-    """Runs a model up to the making of one plate, for the indices it draws."""
-
-    class Found(Exception):  # noqa: N818  (a signal, not an error)
-        """Raised where the plate has drawn its indices."""
-
-    def __init__(self, plate: str) -> None:
-        super().__init__()
-        self.plate = plate
-        self.found: Indices | None = None
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["stop"] = True
-
-    def _pyro_param(self, msg: Any) -> None:
-        msg["stop"] = True
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg) and msg["name"] == self.plate:
-            self.found = Indices.of(msg)
-            raise self.Found
-
-
-class _LogDensity(Messenger):
-    """Sums a model's log density at given latents: no Trace is made, and no outer handler sees the run."""
-
-    def __init__(
-        self, space: LatentSpace, latents: Mapping[str, Tensor], indices: dict[str, Indices], left: Mapping[int, int]
-    ) -> None:
-        super().__init__()
-        self.space, self.latents, self.indices = space, latents, indices
-        self.sites = {site.name: site for site in space.sites}
-        self.kept = set(left)
-        if space.data_plate is not None:
-            self.kept.add(depth(space.data_plate))
-        self.total: Any = 0.0
-
-    def _pyro_sample(self, msg: Any) -> None:
-        name = msg["name"]
-        if site_is_subsample(msg):
-            if name in self.indices:
-                msg["value"], msg["done"] = self.indices[name].rows, True
-            msg["stop"] = True
-            return
-        for minibatch in active_minibatches():
-            minibatch._pyro_sample(msg)
-        msg["stop"] = True
-        if not _is_random(msg):
-            return
-        log_det: Any = None
-        if not msg["is_observed"]:
-            if name not in self.sites:
-                raise ModelError(
-                    f"the model must have the same latents in every run; got a new one, {name!r}. Was the guide set up "
-                    "with data and called without them?"
-                )
-            msg["value"], log_det = self.sites[name].constrain(self.latents[name])
-            msg["done"] = True
-        log_prob = scale_and_mask(msg["fn"].log_prob(msg["value"]), self._scale(msg), msg["mask"])
-        self._add(log_prob)
-        if log_det is not None:
-            self._add(log_det)
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
-            self.indices[msg["name"]] = Indices.of(msg)
-
-    def _pyro_param(self, msg: Any) -> None:
-        msg["stop"] = True
-
-    def _scale(self, msg: Any) -> Any:
-        """The site's scale, without the data plate's own N / B: every datum has its own log joint."""
-        scale = msg["scale"]
-        for frame in msg["cond_indep_stack"]:
-            if self.space.data_plate is not None and frame.name == self.space.data_plate.name:
-                scale = scale * frame.size / full_size(frame)
-        return scale
-
-    def _add(self, term: Tensor) -> None:
-        self.total = self.total + sum_to(term, self.kept)
-
-
-def _is_random(site: Any) -> bool:
-    """Whether a message or trace node has a log density: neither a subsample nor pyro.deterministic."""
-    return site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic", False)
 
 
 def _check_latents(latents: list[Any]) -> None:
