@@ -50,5 +50,5 @@ def test_wrong_shapes_and_widths_are_refused():
     with pytest.raises(OptionError, match="layer widths must be at least 1"):
         MLPDecoder(2, event_shape=(1, 8, 8), hidden=(0,))
     for network in (ConvEncoder, ConvDecoder):
-        with pytest.raises(OptionError, match="latent_dim must be at least 1; got 0"):
+        with pytest.raises(OptionError, match="latent_dim must be a whole number of at least 1; got 0"):
             network(0)

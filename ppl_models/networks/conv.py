@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from guides.errors import DataError, OptionError
+from guides.errors import DataError, whole_number
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -41,8 +41,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, latent_dim: int = 64, *, batch_norm: bool = False) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise OptionError(f"latent_dim must be at least 1; got {latent_dim}.")
+        latent_dim = whole_number("latent_dim", latent_dim, least=1)
         self.layers = _layers(
             nn.BatchNorm2d(1),
             nn.Conv2d(1, 16, 5, stride=2, padding=2),
@@ -90,8 +89,7 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, latent_dim: int = 64, *, batch_norm: bool = False) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise OptionError(f"latent_dim must be at least 1; got {latent_dim}.")
+        latent_dim = whole_number("latent_dim", latent_dim, least=1)
         self.layers = _layers(
             nn.BatchNorm1d(latent_dim),
             nn.Linear(latent_dim, _HIDDEN),
