@@ -3,26 +3,39 @@
 import pyro
 from torch import nn
 
-from guides.base import Guide, Proposal, Target
+from guides.annealed import AnnealedGuide
+from guides.base import Guide
 from guides.errors import DataError, DivergedError, ModelError, OptionError, PplError
+from guides.full_rank import FullRankGuide
+from guides.guide_list import GuideList
 from guides.hamiltonian import HamiltonianGuide
+from guides.iaf import IAFGuide
 from guides.latent_space import LatentSpace
 from guides.mean_field import MeanFieldGuide
+from guides.planar import PlanarGuide
 from guides.plates import Minibatch
+from guides.registry import build
+from guides.target import Proposal, Target
 
 __all__ = [
+    "AnnealedGuide",
     "DataError",
     "DivergedError",
+    "FullRankGuide",
     "Guide",
+    "GuideList",
     "HamiltonianGuide",
+    "IAFGuide",
     "LatentSpace",
     "MeanFieldGuide",
     "Minibatch",
     "ModelError",
     "OptionError",
+    "PlanarGuide",
     "PplError",
     "Proposal",
     "Target",
+    "build",
 ]
 
 # Parameters belong to their module: two models in one process never share them through a global store.

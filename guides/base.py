@@ -3,74 +3,83 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
-from torch.distributions import constraints, register_kl
+from torch.distributions import constraints
 
+from guides.answers import draw, means, quantiles
+from guides.emission import Emitter
 from guides.errors import DataError, ModelError, OptionError
-from guides.latent_space import LatentSite, LatentSpace, Model
+from guides.latent_space import LatentSpace, Model
 from guides.log_density import Indices
-from guides.plates import active_minibatches, depth, left_shape
+from guides.plates import active_minibatches, depth
+from guides.starts import Init, set_start
+from guides.target import Proposal, Target
+from guides.whitening import Law, Whitening
 
-__all__ = ["Guide", "Proposal", "Target"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a guide is asked for in one call.
-
-    Args:
-        batch_shape: Shape of the batch of latent vectors: ``(*S,)`` particles, then ``(B,)`` for amortised guides.
-        log_joint: The model's log joint at unconstrained vectors, ``(*batch, D)`` to ``(*batch,)``.
-        context: The encoder's output for this call's data, ``(B, width)``; ``None`` for global guides.
-    """
-
-    batch_shape: torch.Size
-    log_joint: Callable[[Tensor], Tensor]
-    context: Tensor | None
+__all__ = ["Call", "Guide"]
 
 
 @dataclass(frozen=True)
-class Proposal:
-    r"""Latent vectors and their log-weight denominators, with :math:`E[p(x, z) \exp(-\log q)] = p(x)`.
+class Call:
+    """One call of a guide program: the model's arguments, and what the guides in it share.
 
     Args:
-        latent: Unconstrained vectors, ``(*batch, D)``.
-        log_q: Shape ``(*batch,)``. A log density where there is one, and otherwise whatever keeps the equation above.
+        args: Arguments of the model.
+        kwargs: Keyword arguments of the model.
+        given: The latents drawn so far, by site.
+        indices: The indices that subsampled plates look at, by plate.
+        plates: The plates opened so far, by name.
     """
 
-    latent: Tensor
-    log_q: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    given: dict[str, Tensor] = field(default_factory=dict)
+    indices: dict[str, Indices] = field(default_factory=dict)
+    plates: dict[str, pyro.plate] = field(default_factory=dict)
 
 
 class Guide(nn.Module, ABC):
     r"""Compose a Pyro model with a variational family.
 
     A guide is called like any Pyro guide and takes the model's arguments, so ``pyro.infer.SVI``, ``Trace_ELBO``,
-    ``RenyiELBO`` and ``Predictive`` accept it. A subclass writes only maths: :meth:`propose`, and :meth:`build` for its
-    parameters, which exist after the first call or after :meth:`setup`.
+    ``RenyiELBO`` and ``Predictive`` accept it. A subclass writes only maths: :meth:`propose`, a function from standard
+    normal noise to latent vectors and their log q, and :meth:`build` for its parameters, which exist after the first
+    call or after :meth:`setup`.
 
     Args:
         model: Any Pyro model.
         encoder: Module from the model's arguments to one row of context per datum: the guide is then amortised, with
             one latent vector per datum. For the base of a chain only.
         base: Guide of the same model whose proposals this one transforms.
+        hide: Names of latents that this guide does not draw, because others in a :class:`~guides.GuideList` do. For
+            the base of a chain only.
+        expose: Names of the only latents that this guide draws. For the base of a chain only.
 
     Raises:
-        OptionError: If both ``encoder`` and ``base`` are given, or the base is for another model.
+        OptionError: If ``base`` is given together with what belongs to it, or is for another model.
         TypeError: If ``model`` is not callable, ``encoder`` not a module or ``base`` not a guide.
     """
 
-    def __init__(self, model: Model, *, encoder: nn.Module | None = None, base: Guide | None = None) -> None:
+    #: Whether the guide reads the encoder's output beyond what its base takes from it.
+    uses_context = False
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        encoder: nn.Module | None = None,
+        base: Guide | None = None,
+        hide: Collection[str] | None = None,
+        expose: Collection[str] | None = None,
+    ) -> None:
         super().__init__()
         if not callable(model):
             raise TypeError(f"model must be callable; got {type(model).__name__}.")
@@ -78,14 +87,19 @@ class Guide(nn.Module, ABC):
             raise TypeError(f"encoder must be a torch.nn.Module; got {type(encoder).__name__}.")
         if base is not None and not isinstance(base, Guide):
             raise TypeError(f"base must be a Guide; got {type(base).__name__}.")
-        if base is not None and encoder is not None:
-            raise OptionError("encoder and base must not be given together: give the encoder to the base guide.")
+        for name, value in (("encoder", encoder), ("hide", hide), ("expose", expose)):
+            if base is not None and value is not None:
+                raise OptionError(f"{name} and base must not be given together: give {name}= to the base guide.")
         if base is not None and base.model is not model:
             raise OptionError("base must be a guide of the same model; got one of another model.")
         self._model = (model,)  # a tuple, so that the model's parameters are not the guide's
         self._space: LatentSpace | None = None
+        #: The width of the encoder's output, from setup on; ``None`` for global guides.
+        self.context_width: int | None = None
+        self._select = {"hide": hide, "expose": expose}
         self.base = base
         self.encoder = encoder
+        self._whitening = Whitening() if base is None else None
 
     # What a subclass writes.
 
@@ -93,9 +107,14 @@ class Guide(nn.Module, ABC):
     def build(self, space: LatentSpace) -> None:
         """Create the parameters for a latent space; called once, by :meth:`setup`."""
 
+    @property
     @abstractmethod
-    def propose(self, target: Target) -> Proposal:
-        """Draw latent vectors for a target, with their log-weight denominators."""
+    def noise_dim(self) -> int:
+        """M, how many standard normal numbers one latent vector is made from."""
+
+    @abstractmethod
+    def propose(self, target: Target, noise: Tensor) -> Proposal:
+        """Map noise ``(*batch, M)`` to latent vectors of a target, with their log-weight denominators."""
 
     def factors(self, target: Target) -> dist.Normal | None:
         """Independent normal coordinates ``(*batch, D)``, for guides that are no more than that.
@@ -103,6 +122,10 @@ class Guide(nn.Module, ABC):
         Their sites are then emitted as normal distributions, so that objectives with an analytic KL work.
         """
         return None
+
+    def law(self, target: Target) -> Law | None:
+        """The law of one latent vector, or of one per datum, for guides whose law is normal."""
+        return self.factors(target)
 
     # What users call.
 
@@ -117,29 +140,113 @@ class Guide(nn.Module, ABC):
         return self.base.amortised if self.base is not None else self.encoder is not None
 
     @property
+    def may_be_base(self) -> bool:
+        """Whether there are latent vectors of one kind, as other guides need of their base."""
+        return True
+
+    @property
+    def whitening(self) -> Whitening:
+        """The map from the vector that the guide works on to the unconstrained latents; its base's, if it has one."""
+        if self.base is not None:
+            return self.base.whitening
+        assert self._whitening is not None
+        return self._whitening
+
+    @property
     def space(self) -> LatentSpace:
         """The model's latents as one vector.
 
         Raises:
             ModelError: Before :meth:`setup`.
         """
-        if self._space is None:
-            raise ModelError(f"{type(self).__name__} must be set up before use: call guide.setup(*args) first.")
+        self._check_set_up()
+        assert self._space is not None
         return self._space
 
-    def setup(self, *args: Any, **kwargs: Any) -> Self:
-        """Find the model's latents and create the parameters; a second call does nothing.
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the parameters exist."""
+        return self._space is not None
+
+    def setup(self, *args: Any, init: Init = None, **kwargs: Any) -> Self:
+        """Find the model's latents, choose where to start, and create the parameters; a second call does nothing.
 
         Args:
             *args: Arguments of the model, data included.
+            init: The vector that the guide, and all above it, work on.
+
+                - ``None``: the unconstrained latents as they are, from zero.
+                - ``"prior"``: each latent less its prior median, in units of its prior spread.
+                - A dictionary of site values: the unconstrained latents, from there.
+                - ``"laplace"``: the posterior as a standard normal, as far as its mode and the curvature there tell,
+                  at the model's present parameters. Sizes and correlations of the latents no longer matter.
+                - ``"pathfinder"``: the same with the best normal law along the path to the mode.
             **kwargs: Keyword arguments of the model.
 
         Returns:
             The guide itself.
+
+        Raises:
+            OptionError: If ``init`` is not one of these, or the guide or its base was set up before without it.
+            ModelError: If the model is outside what the guide can do, or no mode was found.
+            DataError: If data are not finite, or values in ``init`` not in the support.
         """
-        if self._space is None:
-            self._set_up(LatentSpace(self.model, *args, amortised=self.amortised, **kwargs), args, kwargs)
+        if not self.is_set_up:
+            self._set_up(Call(args, kwargs), init)
+        elif init is not None:
+            raise OptionError("init must be given with the first setup; got it for a guide that is set up already.")
         return self
+
+    def sample_posterior(self, num_samples: int, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw from the guide.
+
+        Args:
+            num_samples: S, the number of draws.
+            *args: Arguments of the model.
+            **kwargs: Keyword arguments of the model.
+
+        Returns:
+            By site: ``(S, *shape)``, draws first, then the site's own shape in the model.
+
+        Raises:
+            OptionError: If ``num_samples`` is less than 1.
+        """
+        self.setup(*args, **kwargs)
+        return draw(self, Call(args, kwargs), num_samples)
+
+    def posterior_mean(self, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
+        r"""Compute the mean of every site under the guide.
+
+        Exact for real sites of normal guides; elsewhere the mean of draws, with standard error
+        :math:`\mathrm{sd} / \sqrt{S}`.
+
+        Args:
+            *args: Arguments of the model.
+            num_samples: S, the number of draws.
+            **kwargs: Keyword arguments of the model.
+        """
+        self.setup(*args, **kwargs)
+        return means(self, Call(args, kwargs), num_samples)
+
+    def quantiles(self, q: Any, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
+        """Compute posterior quantiles of every site under the guide.
+
+        Exact for normal guides, at sites whose elements have supports of their own; elsewhere those of draws.
+
+        Args:
+            q: Levels between 0 and 1, a number or a list of Q.
+            *args: Arguments of the model.
+            num_samples: S, the number of draws.
+            **kwargs: Keyword arguments of the model.
+
+        Returns:
+            By site: ``(Q, *shape)``, or the site's shape for a single number.
+
+        Raises:
+            OptionError: If a level is not between 0 and 1.
+        """
+        self.setup(*args, **kwargs)
+        return quantiles(self, Call(args, kwargs), q, num_samples)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Give the parameters, by name.
@@ -147,7 +254,7 @@ class Guide(nn.Module, ABC):
         Raises:
             ModelError: Before :meth:`setup`, when most of them do not exist yet.
         """
-        _ = self.space
+        self._check_set_up()
         return super().named_parameters(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,46 +263,14 @@ class Guide(nn.Module, ABC):
         Raises:
             ModelError: Before :meth:`setup`, when there is nothing yet that could take them.
         """
-        _ = self.space
+        self._check_set_up()
         return super().load_state_dict(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
         self.setup(*args, **kwargs)
         self._announce_parameters()
-        space = self.space
-        self._check_minibatches(space)
-        particles = sorted((frame for frame in get_plates() if frame.vectorized), key=depth, reverse=True)
-        indices: dict[str, Indices] = {}
-        if space.data_plate is not None:
-            self._check_data(args)
-            indices[space.data_plate.name] = space.data_indices(*args, **kwargs)
-        context = self._context(args, kwargs, indices)
-        num_data = [] if context is None else [len(context)]
-        left = {depth(frame): frame.size for frame in particles}
-        nesting = max(space.max_plate_nesting, min(left, default=1) - 1)
-        target = Target(
-            batch_shape=torch.Size([frame.size for frame in particles] + num_data),
-            log_joint=lambda vectors: space.log_joint(
-                vectors, *args, indices=indices, max_plate_nesting=nesting, **kwargs
-            ),
-            context=context,
-        )
-        factors = self.factors(target)
-        proposal = self.propose(target) if factors is None else None
-        # Here the indices of every run of the model are known: with the plates they go to the model's own.
-        plates = {
-            name: pyro.plate(name, drawn.size, subsample=drawn.rows, dim=space.dims.get(name))
-            for name, drawn in indices.items()
-        }
-        for frame in space.plates:
-            if frame.name not in plates:
-                plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
-        emit = _Emitter(space, plates, left)
-        if proposal is not None:
-            return emit.proposal(proposal, name=f"_{type(self).__name__}_latent")
-        assert factors is not None
-        return emit.factors(factors)
+        return self._draw(Call(args, kwargs))
 
     def __repr__(self) -> str:
         encoder = "" if self.encoder is None else f", encoder={type(self.encoder).__name__}"
@@ -207,6 +282,79 @@ class Guide(nn.Module, ABC):
         return "" if self.base is None else f"base={type(self.base).__name__}({self.base.describe()})"
 
     # Inside.
+
+    def _check_set_up(self) -> None:
+        if not self.is_set_up:
+            raise ModelError(f"{type(self).__name__} must be set up before use: call guide.setup(*args) first.")
+
+    def _draw(self, call: Call) -> dict[str, Tensor]:
+        """Draw the guide's sites inside the plates that are open, given the latents drawn before."""
+        space = self.space
+        self._check_minibatches(space)
+        particles = sorted((frame for frame in get_plates() if frame.vectorized), key=depth, reverse=True)
+        left = {depth(frame): frame.size for frame in particles}
+        # Runs of the model inside have the particles left of all its plates, even where those outside need not be.
+        shift = max(0, space.max_plate_nesting + 1 - min(left, default=space.max_plate_nesting + 1))
+        inner = {dim + shift: size for dim, size in left.items()}
+        target = self._target(call, inner)
+        factors = self.factors(target) if self.whitening.is_diagonal else None
+        proposal = self._propose(target) if factors is None else None
+        # Here the indices of every run of the model are known: with the plates they go to the model's own.
+        for name, drawn in call.indices.items():
+            if name not in call.plates:
+                call.plates[name] = pyro.plate(name, drawn.size, subsample=drawn.rows, dim=space.dims.get(name))
+        for frame in space.plates:
+            if frame.name not in call.plates:
+                call.plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
+        emitter = Emitter(space, call.plates, left)
+        if proposal is not None:
+            # Guides in a list are told apart by their sites.
+            parts = [f"_{type(self).__name__}", "latent", *(site.name for site in space.sites if space.hidden)]
+            values = emitter.vector(proposal.latent, proposal.log_q, name="_".join(parts))
+        else:
+            assert factors is not None
+            values = emitter.factors(self.whitening.normal(factors))
+        call.given.update(space.laid_out(values, inner))
+        return values
+
+    def _target(self, call: Call, left: dict[int, int]) -> Target:
+        space = self.space
+        plate = space.data_plate
+        if plate is not None:
+            self._check_data(call.args)
+            if plate.name not in call.indices:
+                call.indices[plate.name] = space.data_indices(*call.args, given=call.given, **call.kwargs)
+        context = self._context(call)
+
+        def log_joint(vectors: Tensor) -> Tensor:
+            known: dict[str, Any] = {"indices": call.indices, "given": call.given, "left": left}
+            density = space.log_joint(self.whitening(vectors), *call.args, **known, **call.kwargs)
+            return density + self.whitening.log_det
+
+        particles = [left[dim] for dim in sorted(left, reverse=True)]
+        num_data = [] if context is None else [len(context)]
+        return Target(torch.Size(particles + num_data), log_joint, context)
+
+    def _propose(self, target: Target) -> Proposal:
+        """Draw in unconstrained coordinates."""
+        like = target.context if target.context is not None else next(self.parameters(), None)
+        dtype, device = (self.space.dtype, self.space.device) if like is None else (like.dtype, like.device)
+        noise = torch.randn(*target.batch_shape, self.noise_dim, dtype=dtype, device=device)
+        return self._unwhitened(self.propose(target, noise))
+
+    def _unwhitened(self, proposal: Proposal) -> Proposal:
+        return Proposal(self.whitening(proposal.latent), proposal.log_q - self.whitening.log_det)
+
+    @torch.no_grad()
+    def _marginals(self, call: Call) -> dist.Normal | None:
+        """The law of each unconstrained coordinate, ``(D,)`` or ``(B, D)``, where it is normal."""
+        law = self.law(self._target(call, {}))
+        return None if law is None else self.whitening.marginals(law)
+
+    @property
+    def _parts(self) -> list[Guide]:
+        """The guides that draw sites of their own: this one, or those of a list."""
+        return [self]
 
     def _announce_parameters(self) -> None:
         """Show each parameter to Pyro's handlers once, as PyroModule does, so that SVI finds what it trains.
@@ -228,22 +376,48 @@ class Guide(nn.Module, ABC):
                     "each would need parameters of its own. Give encoder=, or all data at every step."
                 )
 
-    def _set_up(self, space: LatentSpace, args: Any, kwargs: Any) -> None:
-        if self.base is not None and self.base._space is None:
-            self.base._set_up(space, args, kwargs)
-        if self.encoder is not None:
-            self._check_data(args)
-            with torch.no_grad():
-                self.check_context(self._context(args, kwargs, {}), space)
+    def _set_up(self, call: Call, init: Init, space: LatentSpace | None = None, *, spare_context: bool = False) -> None:
+        """Set up this guide and those below it; the one on top has made the space."""
+        spare_context = spare_context or self.uses_context
+        if space is None:
+            space = self._find_latents(call)
+        if self.base is None:
+            self.context_width = self._check_encoder(call, space, spare_context)
+            set_start(self.whitening, space, init, call.args, call.kwargs)
+        else:
+            if not self.base.is_set_up:
+                self.base._set_up(call, init, space, spare_context=spare_context)
+            elif init is not None:
+                raise OptionError("init must not be given above a base that is set up already: give it to its setup.")
+            self.context_width = self.base.context_width
         self._space = space
         self.build(space)
 
-    def check_context(self, context: Tensor | None, space: LatentSpace) -> None:
-        """Hold the encoder's output against the latent space; for guides that take an encoder.
+    def _find_latents(self, call: Call) -> LatentSpace:
+        """Run the model once; which latents are this guide's own, the innermost base says."""
+        if self.base is not None:
+            return self.base._find_latents(call)
+        return LatentSpace(self.model, *call.args, amortised=self.amortised, **self._select, **call.kwargs)
 
-        Raises:
-            DataError: If it does not fit.
-        """
+    def context_dim(self, space: LatentSpace) -> int | None:
+        """How many numbers per datum the guide reads from its encoder; for guides that take one."""
+        return None
+
+    def _check_encoder(self, call: Call, space: LatentSpace, spare_context: bool) -> int | None:
+        if self.encoder is None:
+            return None
+        self._check_data(call.args)
+        with torch.no_grad():
+            context = self._context(call)
+        assert context is not None
+        width, needed = context.shape[-1], self.context_dim(space)
+        if needed is not None and (width < needed or (width > needed and not spare_context)):
+            sites = ", ".join(site.name for site in space.sites)
+            raise DataError(
+                f"encoder must return {'at least ' * spare_context}{needed} numbers per datum, for "
+                f"{type(self).__name__} over the {space.dim} latent dimensions of {sites}; got {width}."
+            )
+        return width
 
     def _check_data(self, args: Any) -> None:
         if not args or not isinstance(args[0], Tensor):
@@ -252,74 +426,21 @@ class Guide(nn.Module, ABC):
                 f"{type(args[0]).__name__ if args else 'no argument'}. To generate from the model, call the model."
             )
 
-    def _context(self, args: Any, kwargs: Any, indices: dict[str, Indices]) -> Tensor | None:
+    def _context(self, call: Call) -> Tensor | None:
         if self.base is not None:
-            return self.base._context(args, kwargs, indices)
+            return self.base._context(call)
         if self.encoder is None:
             return None
-        num_data = None
-        for drawn in indices.values():
+        num_data, args = None, list(call.args)
+        for drawn in call.indices.values():
             num_data = len(drawn.rows)
             if num_data < drawn.size:
                 args = [
                     a[drawn.rows] if isinstance(a, Tensor) and len(a.shape[:1]) and len(a) == drawn.size else a
                     for a in args
                 ]
-        context: Tensor = self.encoder(*args, **kwargs)
+        context: Tensor = self.encoder(*args, **call.kwargs)
         if context.dim() != 2 or num_data not in (None, len(context)):
             rows = "number of data" if num_data is None else num_data
             raise DataError(f"encoder must return shape ({rows}, width); got {tuple(context.shape)}.")
         return context
-
-
-class _Point(dist.Delta):
-    """A Delta whose log density counts in an analytic KL, where that of Pyro's own is left out."""
-
-
-@register_kl(_Point, dist.Distribution)  # type: ignore[untyped-decorator]
-def _kl_point(q: _Point, p: Any) -> Tensor:
-    return q.log_density - p.log_prob(q.v)
-
-
-class _Emitter:
-    """Turns latent vectors into the sample sites of one guide call."""
-
-    def __init__(self, space: LatentSpace, plates: dict[str, pyro.plate], left: dict[int, int]) -> None:
-        self.space, self.plates, self.left = space, plates, left
-
-    def proposal(self, proposal: Proposal, name: str) -> dict[str, Tensor]:
-        """Emit the whole vector as one auxiliary site that carries log q, and the model's sites as maps of it."""
-        latent, plate = proposal.latent, self.space.data_plate
-        right = [] if plate is None else [latent.shape[-2]] + [1] * (depth(plate) - 1)
-        shape = [*left_shape(self.left, len(right)), *right]
-        delta = _Point(latent.reshape(*shape, self.space.dim), proposal.log_q.reshape(shape), event_dim=1)
-        with self._inside([plate] if plate is not None else []):
-            pyro.sample(name, delta, infer={"is_auxiliary": True})
-        unconstrained = self.space.split(latent, self.left)
-        return {site.name: self._delta(site, unconstrained[site.name]) for site in self.space.sites}
-
-    def factors(self, normal: dist.Normal) -> dict[str, Tensor]:
-        """Emit each site as its own independent normal, mapped to the site's support where that is not the reals."""
-        locs, scales = self.space.split(normal.loc, self.left), self.space.split(normal.scale, self.left)
-        values = {}
-        for site in self.space.sites:
-            fn = dist.Normal(locs[site.name], scales[site.name]).to_event(len(site.unconstrained_shape))
-            with self._inside(site.plates):
-                if site.is_real:
-                    values[site.name] = pyro.sample(site.name, fn)
-                    continue
-                unconstrained = pyro.sample(f"{site.name}_unconstrained", fn, infer={"is_auxiliary": True})
-            values[site.name] = self._delta(site, unconstrained)
-        return values
-
-    def _delta(self, site: LatentSite, unconstrained: Tensor) -> Tensor:
-        value, log_det = site.constrain(unconstrained)
-        with self._inside(site.plates):
-            drawn: Tensor = pyro.sample(site.name, _Point(value, -log_det, event_dim=site.event_dim))
-        return drawn
-
-    def _inside(self, frames: Iterable[CondIndepStackFrame]) -> ExitStack:
-        with ExitStack() as stack:
-            for frame in frames:
-                stack.enter_context(self.plates[frame.name])
-            return stack.pop_all()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from operator import index
 from typing import SupportsIndex
 
-__all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose", "whole_number"]
+__all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose", "positive", "whole_number"]
 
 
 class PplError(Exception):
@@ -55,6 +56,30 @@ def choose(name: str, value: str, allowed: Iterable[str]) -> str:
     near = get_close_matches(str(value), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise OptionError(f"{name} must be one of {', '.join(map(repr, names))}; got {value!r}.{hint}")
+
+
+def positive(name: str, value: float, *, below: float = math.inf, instead: str = "") -> float:
+    """Return ``value`` as a float if it is positive, finite, and less than ``below``.
+
+    Args:
+        name: The option's name, as the caller wrote it.
+        value: What the caller gave.
+        below: What it must be less than.
+        instead: What to write instead, as a sentence, where people commonly err.
+
+    Raises:
+        OptionError: If it is not.
+
+    Example:
+        >>> positive("init_scale", 0.0)
+        Traceback (most recent call last):
+            ...
+        guides.errors.OptionError: init_scale must be positive and finite; got 0.0.
+    """
+    if 0 < value < below:
+        return float(value)
+    rule = "finite" if below == math.inf else f"below {below:g}"
+    raise OptionError(f"{name} must be positive and {rule}; got {value}.{' ' * bool(instead)}{instead}")
 
 
 def whole_number(name: str, value: object, *, least: int, instead: str = "") -> int:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Collection
 
-import torch
 from torch import Tensor, nn
 
-from guides.base import Guide, Proposal, Target
+from guides.base import Guide
+from guides.chained import ChainedGuide
 from guides.errors import OptionError, choose, whole_number
+from guides.force import check_force, force_of
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import leapfrog
-from guides.mean_field import MeanFieldGuide
+from guides.step_size import StepSize
+from guides.target import Proposal, Target
 from guides.tempering import SCHEDULES, Tempering
 
 __all__ = ["HamiltonianGuide"]
 
 
-class HamiltonianGuide(Guide):
+class HamiltonianGuide(ChainedGuide):
     r"""Move the draws of a base guide by K tempered leapfrog steps in the potential of the model.
 
     .. math::
@@ -36,6 +38,8 @@ class HamiltonianGuide(Guide):
         model: Any Pyro model with a differentiable log joint.
         encoder: Encoder of an amortised mean-field base; see :class:`~guides.MeanFieldGuide`.
         base: Guide that draws :math:`z_0`, with its :math:`\log q_0`; a mean-field guide by default.
+        hide: Names of latents that other guides of a :class:`~guides.GuideList` draw.
+        expose: Names of the only latents that this guide draws.
         num_steps: K, at least 1.
         init_step_size: Initial leapfrog step size :math:`\epsilon`, in unconstrained units.
         max_step_size: Upper limit of :math:`\epsilon = \epsilon_{max} \mathrm{sigmoid}(e)`.
@@ -67,7 +71,7 @@ class HamiltonianGuide(Guide):
         may differ by step, temperatures by dimension.
     """
 
-    base: Guide
+    steps: StepSize
     tempering: Tempering
 
     def __init__(
@@ -76,6 +80,8 @@ class HamiltonianGuide(Guide):
         *,
         encoder: nn.Module | None = None,
         base: Guide | None = None,
+        hide: Collection[str] | None = None,
+        expose: Collection[str] | None = None,
         num_steps: int = 10,
         init_step_size: float = 0.005,
         max_step_size: float = 0.5,
@@ -85,18 +91,10 @@ class HamiltonianGuide(Guide):
         temperature_per_dimension: bool = False,
         detach_force: bool = False,
     ) -> None:
-        if base is None:
-            base, encoder = MeanFieldGuide(model, encoder=encoder), None
-        super().__init__(model, base=base, encoder=encoder)
+        super().__init__(model, base=base, encoder=encoder, hide=hide, expose=expose)
         without = "Without steps the guide equals its base: use the base guide itself."
         self.num_steps = whole_number("num_steps", num_steps, least=1, instead=without)
-        if not 0 < max_step_size < math.inf:
-            raise OptionError(f"max_step_size must be positive and finite; got {max_step_size}. Write 0.5.")
-        if not 0 < init_step_size < max_step_size:
-            raise OptionError(
-                f"init_step_size must be positive and below max_step_size={max_step_size}; got {init_step_size}. "
-                f"Write init_step_size={max_step_size / 100:g}, or raise max_step_size."
-            )
+        self.steps = StepSize(init_step_size, max_step_size, num_steps if step_size_per_step else None)
         if tempering == "none" and (temperature_per_dimension or init_temperature is not None):
             raise OptionError("init_temperature and temperature_per_dimension need tempering; got tempering='none'.")
         init_temperature = 1.5 if init_temperature is None else init_temperature
@@ -105,57 +103,44 @@ class HamiltonianGuide(Guide):
                 f"init_temperature must be greater than 1 and finite; got {init_temperature}. "
                 "Write init_temperature=1.5, or tempering='none' to do without."
             )
-        self.init_step_size, self.max_step_size = init_step_size, max_step_size
-        self.step_size_per_step = step_size_per_step
         self.schedule = choose("tempering", tempering, SCHEDULES)
         self.init_temperature = init_temperature
         self.temperature_per_dimension = temperature_per_dimension
         self.detach_force = detach_force
 
     def build(self, space: LatentSpace) -> None:
-        ratio = self.init_step_size / self.max_step_size
-        shape = (self.num_steps, space.dim) if self.step_size_per_step else (space.dim,)
-        logit = math.log(ratio / (1 - ratio))
-        self.step_size_logit = nn.Parameter(torch.full(shape, logit, dtype=space.dtype, device=space.device))
+        self.steps.build(space.dim, space)
         temperature_shape = (space.dim,) if self.temperature_per_dimension else ()
         tempering = SCHEDULES[self.schedule](self.num_steps, self.init_temperature, temperature_shape)
         self.tempering = tempering.to(dtype=space.dtype, device=space.device)
 
     @property
+    def noise_dim(self) -> int:
+        return self.base.noise_dim + self.space.dim
+
+    @property
     def step_size(self) -> Tensor:
         """The leapfrog step sizes, ``(D,)`` or ``(K, D)``."""
-        return self.max_step_size * self.step_size_logit.sigmoid()
+        return self.steps()
 
     @property
     def temperatures(self) -> Tensor:
         """The momentum scales ``T_0, ..., T_K``, ``(K + 1,)`` or ``(K + 1, D)``."""
         return self.tempering.scales()
 
-    def propose(self, target: Target) -> Proposal:
-        start = self.base.propose(target)
-        force_at = self._force_of(target.log_joint)
+    def propose(self, target: Target, noise: Tensor) -> Proposal:
+        start = self.base.propose(target, noise[..., : self.base.noise_dim])
+        noise = noise[..., self.base.noise_dim :]
+        force_at = force_of(target.log_joint, detach=self.detach_force)
         step_sizes = self.step_size.expand(self.num_steps, -1)
-        scales = self.temperatures.to(start.latent)
+        scales = self.temperatures.to(noise)
 
-        noise = torch.randn_like(start.latent)
         position, momentum, force = start.latent, scales[0] * noise, force_at(start.latent)
         for k in range(1, self.num_steps + 1):
             position, momentum, force = leapfrog(position, momentum, force, step_sizes[k - 1], force_at)
+            check_force(self, force, position, step=k, num_steps=self.num_steps, step_size=step_sizes[k - 1])
             momentum = momentum * (scales[k] / scales[k - 1])
         return Proposal(position, start.log_q + 0.5 * (momentum.square() - noise.square()).sum(-1))
-
-    def _force_of(self, log_joint: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        keep_graph = torch.is_grad_enabled() and not self.detach_force
-
-        def force_at(position: Tensor) -> Tensor:
-            # Inference mode would record nothing to differentiate, and its tensors can never be differentiated.
-            with torch.inference_mode(False), torch.enable_grad():
-                position = position.clone() if position.is_inference() else position
-                point = position if keep_graph and position.requires_grad else position.detach().requires_grad_()
-                (force,) = torch.autograd.grad(log_joint(point).sum(), point, create_graph=keep_graph)
-            return force
-
-        return force_at
 
     def describe(self) -> str:
         return f"num_steps={self.num_steps}, tempering={self.schedule!r}, {super().describe()}"

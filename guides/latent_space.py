@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.util import sum_rightmost
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
-from torch.distributions import biject_to, constraints
-from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import Transform
 
-from guides.errors import DataError, ModelError
-from guides.log_density import FirstIndices, Indices, LogDensity, is_random
+from guides.bijections import bijection
+from guides.errors import DataError, ModelError, OptionError
+from guides.latent_site import LatentSite
+from guides.log_density import Feasible, FirstIndices, Indices, LogDensity, is_random
 from guides.plates import depth, full_size, left_shape, outside_plates
 
-__all__ = ["LatentSite", "LatentSpace", "Model"]
+__all__ = ["LatentSpace", "Model"]
 
 Model = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """One latent site of a model, and its place in the vector.
-
-    Args:
-        name: The site's name in the model.
-        plates: The plates around it, innermost first.
-        batch_shape: Its batch shape, with 1 in the dimension of the data plate.
-        event_dim: The number of event dimensions of its (constrained) value.
-        unconstrained_shape: The event shape of its unconstrained value.
-        support: The constraint on its value.
-        coordinates: The slice of the vector that holds it.
-    """
-
-    name: str
-    plates: tuple[CondIndepStackFrame, ...]
-    batch_shape: torch.Size
-    event_dim: int
-    unconstrained_shape: torch.Size
-    support: Constraint
-    coordinates: slice
-
-    @cached_property
-    def transform(self) -> Transform:
-        """The bijection from unconstrained values to the support."""
-        return biject_to(self.support)
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the support is all reals, so that the bijection is the identity."""
-        return isinstance(self._innermost_support, type(constraints.real))
-
-    @property
-    def _innermost_support(self) -> Constraint:
-        support = self.support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        return support
-
-    def __str__(self) -> str:
-        support = str(self._innermost_support).removesuffix("()").lower()
-        return f"{self.name}: {tuple(self.batch_shape + self.unconstrained_shape)} {support}"
-
-    def constrain(self, unconstrained: Tensor) -> tuple[Tensor, Tensor]:
-        """Map unconstrained values to the support; also return log |det| of the map, per batch element."""
-        value = self.transform(unconstrained)
-        log_det = self.transform.log_abs_det_jacobian(unconstrained, value)
-        return value, sum_rightmost(log_det, log_det.dim() - (value.dim() - self.event_dim))
 
 
 class LatentSpace:
@@ -89,9 +35,12 @@ class LatentSpace:
         model: Any Pyro model.
         *args: Arguments of the model, for the one run that finds its sites.
         amortised: Whether there is one vector per datum.
+        hide: Names of latents that are not in the vector: others give their values.
+        expose: Names of the only latents that are in the vector.
         **kwargs: Keyword arguments of the model.
 
     Raises:
+        OptionError: If ``hide`` and ``expose`` are given together, or name what is no latent, or leave none.
         ModelError: If the model has no latents, a discrete one, one without a bijection to its support, or, for an
             amortised space, a site outside the data plate; for a global space, a latent inside a subsampled plate.
         DataError: If observed values are not finite.
@@ -109,15 +58,26 @@ class LatentSpace:
         torch.Size([5])
     """
 
-    def __init__(self, model: Model, *args: Any, amortised: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *args: Any,
+        amortised: bool = False,
+        hide: Collection[str] | None = None,
+        expose: Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block():
-            trace = poutine.trace(model).get_trace(*args, **kwargs)
+            trace = poutine.trace(Feasible()(model)).get_trace(*args, **kwargs)
         sites: list[Any] = [site for site in trace.nodes.values() if is_random(site)]
-        latents = [site for site in sites if not site["is_observed"]]
+        every = [site for site in sites if not site["is_observed"]]
+        latents = _select(every, hide, expose)
         _check_latents(latents)
         _check_observed([site for site in sites if site["is_observed"]])
 
         self.model = model
+        #: The names of the model's other latents, which are not in the vector.
+        self.hidden = tuple({site["name"]: None for site in every}.keys() - {site["name"] for site in latents})
         self.data_plate = _data_plate(latents) if amortised else None
         #: The number of dimensions to the right of the particles that the model's plates take. At least 1: a model set
         #: up with a summary of its data has no plate for them, but takes one when called with all.
@@ -143,6 +103,10 @@ class LatentSpace:
         """``D``, the length of the vector."""
         return self.sites[-1].coordinates.stop if self.sites else 0
 
+    def site_at(self, coordinate: int) -> LatentSite:
+        """The site that holds a coordinate of the vector."""
+        return next(site for site in self.sites if coordinate < site.coordinates.stop)
+
     def _check_plates(self, sites: list[Any], latents: list[Any]) -> None:
         if self.data_plate is None:
             for site in latents:
@@ -154,7 +118,7 @@ class LatentSpace:
                         "guide without an encoder: each of its values would need parameters of its own. Give encoder=."
                     )
             return
-        for site in sites:
+        for site in latents if self.hidden else sites:
             if self.data_plate.name not in [frame.name for frame in site["cond_indep_stack"]]:
                 raise ModelError(
                     f"with encoder=, every site must stand inside the plate {self.data_plate.name!r}; got "
@@ -164,11 +128,10 @@ class LatentSpace:
     def _site(self, site: Any, start: int) -> LatentSite:
         fn, name = site["fn"], site["name"]
         try:
-            shape = biject_to(fn.support).inverse_shape(fn.batch_shape + fn.event_shape)
+            shape = bijection(fn.support).inverse_shape(fn.batch_shape + fn.event_shape)
         except (NotImplementedError, ValueError) as error:
             raise ModelError(
-                f"latent {name!r} must have a support with a bijection to the reals; got {fn.support}. "
-                "Reparametrise it, or register a bijection with torch.distributions.biject_to."
+                f"latent {name!r} must have a support with a bijection to the reals; got {fn.support}. {error}"
             ) from error
         batch = list(fn.batch_shape)
         if self.data_plate is not None:
@@ -206,22 +169,46 @@ class LatentSpace:
             values[site.name] = part.reshape([*left_shape(left, len(batch)), *batch, *site.unconstrained_shape])
         return values
 
+    def laid_out(self, values: Mapping[str, Tensor], left: Mapping[int, int]) -> dict[str, Tensor]:
+        """Lay out the sites' values, ``(*S, *batch, *event)`` each with ones in between, for particles at ``left``."""
+        moved = {}
+        for site in self.sites:
+            batch, value = len(site.batch_shape), values[site.name]
+            own = value.shape[value.dim() - batch - site.event_dim :]
+            moved[site.name] = value.reshape([*left_shape(left, batch), *own])
+        return moved
+
     def constrain(self, vectors: Tensor) -> dict[str, Tensor]:
         """Map vectors ``(*S, D)`` or ``(*S, B, D)`` to the sites' values, ``(*S, *batch, *event)`` each."""
-        left = self._left(vectors, self.max_plate_nesting)
+        left = self._left(vectors)
+        parts = self.split(vectors, left)
         constrained = {}
         for site in self.sites:
-            value = site.transform(self.split(vectors, left)[site.name])
+            value = site.transform(parts[site.name])
             own = value.shape[value.dim() - site.event_dim - len(site.batch_shape) :]
             constrained[site.name] = value.reshape(torch.Size(left.values()) + own)
         return constrained
+
+    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Map the sites' values, ``(*S, *batch, *event)`` each, to vectors ``(*S, D)`` or ``(*S, B, D)``."""
+        parts = []
+        for site in self.sites:
+            own = len(site.batch_shape) + len(site.unconstrained_shape)
+            part = site.transform.inv(values[site.name])
+            particles = part.dim() - own
+            if self.data_plate is not None:
+                part = part.movedim(particles + len(site.batch_shape) - depth(self.data_plate), particles)
+                particles += 1
+            parts.append(part.reshape(*part.shape[:particles], site.coordinates.stop - site.coordinates.start))
+        return torch.cat(parts, -1)
 
     def log_joint(
         self,
         vectors: Tensor,
         *args: Any,
         indices: dict[str, Indices] | None = None,
-        max_plate_nesting: int | None = None,
+        left: Mapping[int, int] | None = None,
+        given: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> Tensor:
         r"""Evaluate :math:`\log p(x, T(u)) + \log |\det \partial T / \partial u|`.
@@ -231,37 +218,56 @@ class LatentSpace:
             *args: Arguments of the model.
             indices: What each subsampled plate looks at. A plate that is not in it draws for itself, and is put in it,
                 so that runs which share the dictionary share their minibatch.
-            max_plate_nesting: How many batch dimensions the model takes at these arguments; as at setup by default.
+            left: Where the particles stand among the model's batch dimensions; left of all its plates by default.
+            given: Values of hidden latents, laid out as the model lays out its own.
             **kwargs: Keyword arguments of the model.
 
         Returns:
             ``(*S,)`` for a global space, with minibatches scaled up to all data; ``(*S, B)``, unscaled, for an
             amortised one.
         """
-        left = self._left(vectors, self.max_plate_nesting if max_plate_nesting is None else max_plate_nesting)
-        density = LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left)
+        left = self._left(vectors) if left is None else left
+        density = LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left, given or {})
         with outside_plates(), density:
             self.model(*args, **kwargs)
         total: Tensor = density.total.expand(vectors.shape[:-1])
         return total
 
-    def data_indices(self, *args: Any, **kwargs: Any) -> Indices:
+    def data_indices(self, *args: Any, given: Mapping[str, Tensor] | None = None, **kwargs: Any) -> Indices:
         """Find which data the data plate of an amortised space looks at, as the model draws or is given them."""
         assert self.data_plate is not None, "a global space has no data plate"
-        first = FirstIndices(self.data_plate.name)
+        first = FirstIndices(self.data_plate.name, given or {})
         with torch.no_grad(), outside_plates(), suppress(FirstIndices.Found), first:
             self.model(*args, **kwargs)
         if first.found is None:
             raise ModelError(f"the model must hold its latents in the plate {self.data_plate.name!r} in every run.")
         return first.found
 
-    def _left(self, vectors: Tensor, nesting: int) -> dict[int, int]:
+    def _left(self, vectors: Tensor) -> dict[int, int]:
         particles = vectors.shape[: -1 if self.data_plate is None else -2]
-        return {nesting + len(particles) - i: size for i, size in enumerate(particles)}
+        return {self.max_plate_nesting + len(particles) - i: size for i, size in enumerate(particles)}
 
     def __repr__(self) -> str:
         per = f" per {self.data_plate.name!r}" if self.data_plate else ""
         return f"LatentSpace(dim={self.dim}{per}, sites=[{', '.join(map(str, self.sites))}])"
+
+
+def _select(latents: list[Any], hide: Collection[str] | None, expose: Collection[str] | None) -> list[Any]:
+    if hide is not None and expose is not None:
+        raise OptionError("hide and expose must not be given together: each says which latents the other leaves.")
+    if hide is None and expose is None:
+        return latents
+    option, named = ("hide", hide) if expose is None else ("expose", expose)
+    if isinstance(named, str) or named is None:
+        raise TypeError(f"{option} must be a list of site names; got {named!r}. Write {option}=[{named!r}].")
+    names = [site["name"] for site in latents]
+    for name in named:
+        if name not in names:
+            raise OptionError(f"{option} must name latents of the model ({', '.join(names)}); got {name!r}.")
+    left = [site for site in latents if (site["name"] in named) == (option == "expose")]
+    if not left:
+        raise OptionError(f"{option} must leave at least one latent of {', '.join(names)}; got {list(named)}.")
+    return left
 
 
 def _check_latents(latents: list[Any]) -> None:

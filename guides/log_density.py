@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pyro.distributions import ImproperUniform
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from guides.bijections import bijection
 from guides.errors import ModelError
 from guides.plates import active_minibatches, depth, full_size, sum_to
 
 if TYPE_CHECKING:
     from guides.latent_space import LatentSpace
 
-__all__ = ["FirstIndices", "Indices", "LogDensity", "is_random"]
+__all__ = ["Feasible", "FirstIndices", "Indices", "LogDensity", "is_random"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,31 @@ class Indices:
         return cls(msg["fn"].size, torch.as_tensor(msg["value"]))
 
 
+class Feasible(Messenger):
+    """Gives a value to latents whose law cannot be drawn from (``ImproperUniform``): one in their support."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if is_random(msg) and not msg["is_observed"] and isinstance(msg["fn"], ImproperUniform):
+            fn, map_to = msg["fn"], bijection(msg["fn"].support)
+            msg["value"] = map_to(torch.zeros(map_to.inverse_shape(fn.batch_shape + fn.event_shape)))
+            msg["done"] = True
+
+
 class FirstIndices(Messenger):
     """Runs a model up to the making of one plate, for the indices it draws."""
 
     class Found(Exception):  # noqa: N818  (a signal, not an error)
         """Raised where the plate has drawn its indices."""
 
-    def __init__(self, plate: str) -> None:
+    def __init__(self, plate: str, given: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.plate = plate
+        self.plate, self.given = plate, given
         self.found: Indices | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["stop"] = True
+        if msg["name"] in self.given:
+            msg["value"], msg["done"] = self.given[msg["name"]], True
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
@@ -66,10 +80,15 @@ class LogDensity(Messenger):
     """Sums a model's log density at given latents: no Trace is made, and no outer handler sees the run."""
 
     def __init__(
-        self, space: LatentSpace, latents: Mapping[str, Tensor], indices: dict[str, Indices], left: Mapping[int, int]
+        self,
+        space: LatentSpace,
+        latents: Mapping[str, Tensor],
+        indices: dict[str, Indices],
+        left: Mapping[int, int],
+        given: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
-        self.space, self.latents, self.indices = space, latents, indices
+        self.space, self.latents, self.indices, self.given = space, latents, indices, given
         self.sites = {site.name: site for site in space.sites}
         self.kept = set(left)
         if space.data_plate is not None:
@@ -89,14 +108,13 @@ class LogDensity(Messenger):
         if not is_random(msg):
             return
         log_det: Any = None
-        if not msg["is_observed"]:
-            if name not in self.sites:
-                raise ModelError(
-                    f"the model must have the same latents in every run; got a new one, {name!r}. Was the guide set up "
-                    "with data and called without them?"
-                )
+        if name in self.sites and not msg["is_observed"]:
             msg["value"], log_det = self.sites[name].constrain(self.latents[name])
             msg["done"] = True
+        elif not msg["is_observed"]:
+            msg["value"], msg["done"] = self._given(name), True
+        if self._is_shared(msg):
+            return
         log_prob = scale_and_mask(msg["fn"].log_prob(msg["value"]), self._scale(msg), msg["mask"])
         self._add(log_prob)
         if log_det is not None:
@@ -108,6 +126,24 @@ class LogDensity(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
+
+    def _given(self, name: str) -> Tensor:
+        if name in self.given:
+            return self.given[name]
+        if name in self.space.hidden:
+            raise ModelError(
+                f"a guide that looks at the model's density needs a value of the hidden latent {name!r}: in a "
+                f"GuideList, put it after the guide that draws {name!r}."
+            )
+        raise ModelError(
+            f"the model must have the same latents in every run; got a new one, {name!r}. Was the guide set up with "
+            "data and called without them?"
+        )
+
+    def _is_shared(self, msg: Any) -> bool:
+        """Whether a site is outside the data plate of an amortised space, and so no part of any datum's density."""
+        plate = self.space.data_plate
+        return plate is not None and all(frame.name != plate.name for frame in msg["cond_indep_stack"])
 
     def _scale(self, msg: Any) -> Any:
         """The site's scale, without the data plate's own N / B: every datum has its own log joint."""

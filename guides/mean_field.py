@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from guides.base import Guide, Proposal, Target
-from guides.errors import DataError, OptionError
+from guides.base import Guide
+from guides.errors import OptionError, positive
 from guides.latent_space import LatentSpace, Model
+from guides.target import Proposal, Target, log_standard_normal
 
 __all__ = ["MeanFieldGuide"]
 
@@ -27,8 +28,10 @@ class MeanFieldGuide(Guide):
     Args:
         model: Any Pyro model.
         encoder: Module from the model's arguments to ``(B, 2 D)``: D locations, then D log-scales.
-        init_scale: Initial :math:`\sigma` of a guide without encoder, in unconstrained units; 0.1 by default. The
-            initial :math:`\mu` is zero.
+        hide: Names of latents that other guides of a :class:`~guides.GuideList` draw.
+        expose: Names of the only latents that this guide draws.
+        init_scale: Initial :math:`\sigma` of a guide without encoder; 0.1 by default, and 1 where the posterior was
+            whitened on setup. The initial :math:`\mu` is zero.
 
     Raises:
         OptionError: If ``init_scale`` is not positive, or given together with an encoder.
@@ -53,33 +56,46 @@ class MeanFieldGuide(Guide):
     loc: Tensor
     log_scale: Tensor
 
-    def __init__(self, model: Model, *, encoder: nn.Module | None = None, init_scale: float | None = None) -> None:
-        super().__init__(model, encoder=encoder)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        encoder: nn.Module | None = None,
+        hide: Collection[str] | None = None,
+        expose: Collection[str] | None = None,
+        init_scale: float | None = None,
+    ) -> None:
+        super().__init__(model, encoder=encoder, hide=hide, expose=expose)
         if init_scale is not None and encoder is not None:
             raise OptionError("init_scale and encoder must not be given together: the encoder sets the scales.")
-        self._init_scale = 0.1 if init_scale is None else float(init_scale)
-        if not 0 < self._init_scale < math.inf:
-            raise OptionError(f"init_scale must be positive and finite; got {init_scale}. Write init_scale=0.1.")
+        self.init_scale = (
+            None if init_scale is None else positive("init_scale", init_scale, instead="Write init_scale=0.1.")
+        )
 
     def build(self, space: LatentSpace) -> None:
         if self.encoder is None:
             like = {"dtype": space.dtype, "device": space.device}
             self.loc = nn.Parameter(torch.zeros(space.dim, **like))
-            self.log_scale = nn.Parameter(torch.full((space.dim,), math.log(self._init_scale), **like))
+            scale = torch.full((space.dim,), self.init_scale or self.whitening.unit, **like)
+            self.log_scale = nn.Parameter(scale.log())
 
-    def check_context(self, context: Tensor | None, space: LatentSpace) -> None:
-        if context is not None and context.shape[-1] != 2 * space.dim:
-            sites = ", ".join(site.name for site in space.sites)
-            raise DataError(
-                f"encoder must return {2 * space.dim} numbers per datum, a location and a log-scale for each of the "
-                f"{space.dim} latent dimensions ({sites}); got {context.shape[-1]}."
-            )
+    def context_dim(self, space: LatentSpace) -> int:
+        return 2 * space.dim
+
+    @property
+    def noise_dim(self) -> int:
+        return self.space.dim
+
+    def _read(self, target: Target) -> tuple[Tensor, Tensor]:
+        if target.context is None:
+            return self.loc, self.log_scale
+        loc, log_scale = target.context[:, : 2 * self.space.dim].chunk(2, dim=-1)
+        return loc, log_scale
 
     def factors(self, target: Target) -> dist.Normal:
-        loc, log_scale = (self.loc, self.log_scale) if target.context is None else target.context.chunk(2, dim=-1)
+        loc, log_scale = self._read(target)
         return dist.Normal(loc, log_scale.exp()).expand(target.batch_shape + loc.shape[-1:])
 
-    def propose(self, target: Target) -> Proposal:
-        normal = self.factors(target)
-        latent = normal.rsample()
-        return Proposal(latent, normal.log_prob(latent).sum(-1))
+    def propose(self, target: Target, noise: Tensor) -> Proposal:
+        loc, log_scale = self._read(target)
+        return Proposal(loc + log_scale.exp() * noise, log_standard_normal(noise) - log_scale.sum(-1))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from guides import HamiltonianGuide, MeanFieldGuide, OptionError
-from guides.base import Target
+from guides.force import force_of
 from guides.leapfrog import leapfrog
+from guides.target import Target
 from guides.tempering import SCHEDULES
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO, log_weights
@@ -46,7 +47,7 @@ def test_the_map_keeps_volume(tempering, monkeypatch):
     def image(start):
         position, noise = start[:dim], start[dim:]
         step, scales = guide.step_size, guide.temperatures
-        force_at = guide._force_of(lambda z: guide.space.log_joint(z, *problem.args))
+        force_at = force_of(lambda z: guide.space.log_joint(z, *problem.args))
         momentum, force = scales[0] * noise, force_at(position)
         for k in range(1, 4):
             position, momentum, force = leapfrog(position, momentum, force, step, force_at)
@@ -67,7 +68,7 @@ def test_a_trajectory_takes_one_force_evaluation_more_than_steps(num_steps):
         evaluations.append(latent.shape)
         return guide.space.log_joint(latent, *problem.args)
 
-    guide.propose(Target(torch.Size([7]), log_joint, None))
+    guide.propose(Target(torch.Size([7]), log_joint, None), torch.randn(7, guide.noise_dim))
     assert evaluations == [(7, 2)] * (num_steps + 1)
 
 
@@ -111,7 +112,7 @@ def test_one_step_attains_the_volume_bound_at_its_closed_form():
         gaussian, x, num_steps=1, max_step_size=2.0, temperature_per_dimension=True, init_temperature=1.1
     )
     step, temperature = (2 / a).sqrt(), (a.sqrt() / 2).sqrt()
-    guide.step_size_logit.data = torch.logit(step / 2.0)
+    guide.steps.logit.data = torch.logit(step / 2.0)
     guide.tempering.log_excess.data = (temperature - 1).log()
     values = log_weights(gaussian, guide, x, num_particles=200_000).values.detach()
     error = values.std().item() / math.sqrt(len(values))
@@ -150,7 +151,7 @@ def test_a_frozen_base_is_not_trained():
     guide = from_standard_normal(gaussian, x, num_steps=2)
     ELBO(num_particles=2).loss_and_grads(gaussian, guide, x)
     assert guide.base.loc.grad is None
-    assert guide.step_size_logit.grad.abs().sum() > 0
+    assert guide.steps.logit.grad.abs().sum() > 0
 
 
 def test_detaching_the_force_changes_the_gradient_and_not_the_loss():

@@ -238,7 +238,11 @@ def local_model(x):
 @pytest.mark.parametrize(
     ("encoder", "x", "message"),
     [
-        (nn.Linear(2, 3), torch.zeros(5, 2), "encoder must return 4 numbers per datum.*2 latent dimensions .z.; got 3"),
+        (
+            nn.Linear(2, 3),
+            torch.zeros(5, 2),
+            "encoder must return 4 numbers per datum.*2 latent dimensions of z; got 3",
+        ),
         (
             nn.Unflatten(1, (1, 2)),
             torch.zeros(5, 2),

@@ -8,31 +8,114 @@ from typing import Any
 import torch
 from torch import nn
 
-from guides import Guide, HamiltonianGuide, MeanFieldGuide
+from guides import (
+    AnnealedGuide,
+    FullRankGuide,
+    Guide,
+    GuideList,
+    HamiltonianGuide,
+    IAFGuide,
+    MeanFieldGuide,
+    PlanarGuide,
+)
 from ppl_models import VAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
 from ppl_models.objectives import ELBO, IWAE, Objective
 
+Model = Callable[..., Any]
+Make = Callable[[Model, nn.Module | None], Guide]
 
-def wide(model: Callable[..., Any], encoder: nn.Module | None) -> MeanFieldGuide:
+
+def wide(model: Model, encoder: nn.Module | None) -> MeanFieldGuide:
     """The base under all contract tests: a standard normal, or an encoder that starts near one."""
     return MeanFieldGuide(model, encoder=encoder) if encoder else MeanFieldGuide(model, init_scale=1.0)
 
 
-def hamiltonian(model: Callable[..., Any], encoder: nn.Module | None, **options: Any) -> HamiltonianGuide:
-    return HamiltonianGuide(model, base=wide(model, encoder), num_steps=3, init_step_size=0.2, **options)
+def full_rank(model: Model, encoder: nn.Module | None, rank: int | None = None) -> FullRankGuide:
+    if encoder is None:
+        return FullRankGuide(model, rank=rank, init_scale=1.0)
+    return FullRankGuide(model, rank=rank, encoder=nn.Sequential(encoder, WithCorrelations(1 if rank is None else 2)))
 
 
-#: name -> constructor from a model and an encoder (None for global latents)
-GUIDES: dict[str, Callable[[Callable[..., Any], nn.Module | None], Guide]] = {
-    "mean_field": wide,
-    "hamiltonian": hamiltonian,
-    "hamiltonian-inverse_beta": lambda m, e: hamiltonian(m, e, tempering="inverse_beta", step_size_per_step=True),
-    "hamiltonian-free": lambda m, e: hamiltonian(m, e, tempering="free", temperature_per_dimension=True),
-    "hamiltonian-none": lambda m, e: hamiltonian(m, e, tempering="none"),
-    "hamiltonian-over-hamiltonian": lambda m, e: HamiltonianGuide(
-        m, base=hamiltonian(m, e), num_steps=2, init_step_size=0.1
-    ),
+class WithCorrelations(nn.Module):
+    """Appends small numbers for the correlations to an encoder's output."""
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, extra)
+        self.linear.weight.data = 0.1 * torch.cos(torch.arange(4.0 * extra)).reshape(extra, 4)
+        self.linear.bias.data = torch.full((extra,), 0.2)
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        return torch.cat([context, self.linear(context)], -1)
+
+
+#: The latents that the first guide of a list draws, by model; the second draws the others.
+FIRST_SITES = {"Groups": ["shares"]}
+
+
+def halves(model: Model, encoder: nn.Module | None) -> GuideList:
+    """A guide for the first latent, and another, which knows its value, for the rest; one for all if there is one."""
+    first = FIRST_SITES.get(type(model).__name__)
+    if first is None:
+        return GuideList(model, [wide(model, encoder)])
+    shared = MeanFieldGuide(model, expose=first, init_scale=1.0)
+    rest = MeanFieldGuide(model, hide=first, init_scale=1.0)
+    return GuideList(model, [shared, HamiltonianGuide(model, base=rest, num_steps=2, init_step_size=0.2)])
+
+
+def over(family: type[Guide], **options: Any) -> Callable[[Model, Guide], Guide]:
+    return lambda model, base: family(model, base=base, **options)
+
+
+#: The innermost guides: name -> constructor from a model and an encoder (None for global latents).
+BASES: dict[str, Make] = {"mean_field": wide, "full_rank": full_rank}
+
+#: The guides that stand over a base: name -> constructor from a model and the base. Settings move the draws well, and
+#: keep the weights' variance small enough for the tests.
+LAYERS: dict[str, Callable[[Model, Guide], Guide]] = {
+    "planar": over(PlanarGuide, num_layers=3),
+    "iaf": over(IAFGuide, num_layers=1, hidden=(8,)),
+    "hamiltonian": over(HamiltonianGuide, num_steps=3, init_step_size=0.2),
+    "annealed": over(AnnealedGuide, num_steps=3, init_step_size=0.2),
+}
+
+
+def chain(outer: str, inner: Make) -> Make:
+    return lambda model, encoder: LAYERS[outer](model, inner(model, encoder))
+
+
+def hamiltonian(**options: Any) -> Make:
+    return lambda model, encoder: HamiltonianGuide(
+        model, base=wide(model, encoder), num_steps=3, init_step_size=0.2, **options
+    )
+
+
+#: Every guide alone, its options, and every pair of guide over base.
+GUIDES: dict[str, Make] = (
+    BASES
+    | {
+        "low_rank": lambda model, encoder: full_rank(model, encoder, rank=1),
+        "list": halves,
+        "iaf-two-layers": lambda model, encoder: IAFGuide(
+            model, base=wide(model, encoder), num_layers=2, hidden=(8, 8)
+        ),
+        "hamiltonian-inverse_beta": hamiltonian(tempering="inverse_beta", step_size_per_step=True),
+        "hamiltonian-free": hamiltonian(tempering="free", temperature_per_dimension=True),
+        "hamiltonian-none": hamiltonian(tempering="none"),
+        "annealed-per-step": lambda model, encoder: AnnealedGuide(
+            model, base=wide(model, encoder), num_steps=2, init_step_size=0.2, step_size_per_step=True
+        ),
+        "annealed-one-step": lambda model, encoder: AnnealedGuide(model, base=wide(model, encoder), num_steps=1),
+    }
+    | {outer: chain(outer, wide) for outer in LAYERS}
+)
+
+PAIRS: dict[str, Make] = {
+    f"{outer}-over-{inner}": chain(outer, make)
+    for outer in LAYERS
+    for inner, make in (BASES | {name: chain(name, wide) for name in LAYERS} | {"list": halves}).items()
+    if inner != "mean_field"
 }
 
 #: name -> constructor, with the number of independent data it generates at num=5 and a batch of data
