@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from guides.base import Guide
 from guides.chained import ChainedGuide
 from guides.errors import OptionError, whole_number
-from guides.force import check_force, force_of
+from guides.force import Force
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import position_leapfrog
 from guides.step_size import StepSize
@@ -140,7 +140,7 @@ class AnnealedGuide(ChainedGuide):
             proposal = self.base.propose(target, position)
             return target.log_joint(proposal.latent) - proposal.log_q
 
-        slope_at = force_of(log_weight, detach=self.detach_force)
+        slope_at = Force(self, log_weight, step_sizes, detach=self.detach_force, from_start=False)
         position, kinetic = start, torch.zeros_like(noise[..., 0])
         for k in range(self.num_steps):
             if k > 0:
@@ -152,7 +152,6 @@ class AnnealedGuide(ChainedGuide):
                 step_sizes[k],
                 lambda e, beta=betas[k]: beta * slope_at(e) - e,  # type: ignore[misc]
             )
-            check_force(self, momentum, position, step=k + 1, num_steps=self.num_steps, step_size=step_sizes[k])
             kinetic = kinetic + 0.5 * momentum.square().sum(-1)
         moved = self.base.propose(target, position)
         bridge = log_standard_normal(start) - log_standard_normal(position)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -43,7 +44,7 @@ class Call:
     kwargs: dict[str, Any]
     given: dict[str, Tensor] = field(default_factory=dict)
     indices: dict[str, Indices] = field(default_factory=dict)
-    plates: dict[str, pyro.plate] = field(default_factory=dict)
+    plates: dict[str, IndepMessenger] = field(default_factory=dict)
 
 
 class Guide(nn.Module, ABC):
@@ -305,7 +306,8 @@ class Guide(nn.Module, ABC):
                 call.plates[name] = pyro.plate(name, drawn.size, subsample=drawn.rows, dim=space.dims.get(name))
         for frame in space.plates:
             if frame.name not in call.plates:
-                call.plates[frame.name] = pyro.plate(frame.name, frame.size, dim=frame.dim)
+                # No pyro.plate: its indices would be replayed, and hide that the model's plate has another size now.
+                call.plates[frame.name] = IndepMessenger(frame.name, frame.size, dim=frame.dim)
         emitter = Emitter(space, call.plates, left)
         if proposal is not None:
             # Guides in a list are told apart by their sites.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
 from torch import Tensor
 from torch.distributions import register_kl
 
@@ -31,7 +31,7 @@ def _kl_point(q: _Point, p: Any) -> Tensor:
 class Emitter:
     """Turns latent vectors into the sample sites of one guide call."""
 
-    def __init__(self, space: LatentSpace, plates: dict[str, pyro.plate], left: dict[int, int]) -> None:
+    def __init__(self, space: LatentSpace, plates: dict[str, IndepMessenger], left: dict[int, int]) -> None:
         self.space, self.plates, self.left = space, plates, left
 
     def vector(self, latent: Tensor, log_q: Tensor, name: str) -> dict[str, Tensor]:

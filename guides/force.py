@@ -1,4 +1,4 @@
-"""The force on a particle: the gradient of a log density, with clear words where it is not finite."""
+"""The force on a particle: the gradient of a log density, with clear words where it is lost."""
 
 from __future__ import annotations
 
@@ -9,60 +9,75 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from guides.base import Guide
-from guides.errors import DivergedError
+from guides.errors import DivergedError, PplError
 
-__all__ = ["check_force", "force_of"]
+__all__ = ["Force"]
 
 
-def force_of(log_density: Callable[[Tensor], Tensor], *, detach: bool = False) -> Callable[[Tensor], Tensor]:
-    r"""Make the function :math:`z \mapsto \nabla \log p(z)` from one of shapes ``(*batch, D)`` to ``(*batch,)``.
+class Force:
+    r"""The function :math:`z \mapsto \nabla \log p(z)` along one trajectory, which it is evaluated on once per step.
+
+    While Pyro's validation is on, each value is looked at: a trajectory that has left the region where the density can
+    be computed ends with an error that says where.
 
     Args:
-        log_density: The function to differentiate, for each row of its argument by itself.
+        guide: The guide whose trajectory it is, for the error.
+        log_density: What to differentiate: a function from ``(*batch, D)`` to ``(*batch,)``, for each row by itself.
+        step_sizes: The trajectory's step sizes, ``(K, D)``.
         detach: Whether the force is a constant for the gradients of whatever is made of it.
+        from_start: Whether the first evaluation is at the start, and not in the first step.
     """
-    keep_graph = torch.is_grad_enabled() and not detach
 
-    def force_at(position: Tensor) -> Tensor:
+    def __init__(
+        self,
+        guide: Guide,
+        log_density: Callable[[Tensor], Tensor],
+        step_sizes: Tensor,
+        *,
+        detach: bool,
+        from_start: bool,
+    ) -> None:
+        self.guide, self.log_density, self.step_sizes = guide, log_density, step_sizes
+        self.keep_graph = torch.is_grad_enabled() and not detach
+        self.step = -1 if from_start else 0
+
+    def __call__(self, position: Tensor) -> Tensor:
+        self.step += 1
+        try:
+            force = self._gradient(position)
+        except ValueError as error:
+            # Torch's validation, of a distribution whose parameters overflowed. Any other error is the model's own.
+            if isinstance(error, PplError) or not str(error).startswith("Expected ") or self.step == 0:
+                raise
+            raise self._lost(position, position) from error
+        if is_validation_enabled() and not torch.isfinite(force).all():
+            raise self._lost(position, force)
+        return force
+
+    def _gradient(self, position: Tensor) -> Tensor:
         # Inference mode would record nothing to differentiate, and its tensors can never be differentiated.
         with torch.inference_mode(False), torch.enable_grad():
             position = position.clone() if position.is_inference() else position
-            point = position if keep_graph and position.requires_grad else position.detach().requires_grad_()
-            (force,) = torch.autograd.grad(log_density(point).sum(), point, create_graph=keep_graph)
+            point = position if self.keep_graph and position.requires_grad else position.detach().requires_grad_()
+            (force,) = torch.autograd.grad(self.log_density(point).sum(), point, create_graph=self.keep_graph)
         return force
 
-    return force_at
-
-
-def check_force(guide: Guide, force: Tensor, position: Tensor, *, step: int, num_steps: int, step_size: Tensor) -> None:
-    """See that a force is finite, while Pyro's validation is on.
-
-    Raises:
-        DivergedError: If it is not, with the step, the step size and the site.
-    """
-    if is_validation_enabled() and not torch.isfinite(force).all():
-        raise diverged(guide, force, position, step=step, num_steps=num_steps, step_size=step_size)
-
-
-def diverged(
-    guide: Guide, force: Tensor, position: Tensor, *, step: int, num_steps: int, step_size: Tensor
-) -> DivergedError:
-    """Say where a trajectory was lost, and what to do."""
-    bad = ~(torch.isfinite(force) & torch.isfinite(position))
-    rows = bad.any(-1)
-    if not rows.any():
-        rows = position.abs().amax(-1) == position.abs().max()
-    row = rows.flatten().nonzero()[0, 0]
-    lost = position.reshape(-1, position.shape[-1])[row].detach()
-    site, value = "", lost
-    if len(lost) == guide.space.dim:
-        value = guide.whitening(lost)
-    # The latent farthest out among those whose force is bad: one bad term makes all forces bad.
-    far = torch.where(bad.reshape(-1, len(lost))[row] | ~bad.any(), value.abs().nan_to_num(torch.inf), -1).argmax()
-    if len(lost) == guide.space.dim:
-        site = f" at site {guide.space.site_at(int(far)).name!r} (unconstrained value {value[far].item():.3g})"
-    return DivergedError(
-        f"the force of {type(guide).__name__} must be finite; it is not in step {step} of {num_steps}, with step size "
-        f"{step_size.max().item():.3g},{site} for {int(rows.sum())} of {rows.numel()} particles. Lower init_step_size "
-        "and max_step_size, take fewer steps, or start nearer to the posterior: guide.setup(..., init='laplace')."
-    )
+    def _lost(self, position: Tensor, force: Tensor) -> DivergedError:
+        """Say at which step and site: that of the latent farthest out, in the particle that is."""
+        guide, num_steps = self.guide, len(self.step_sizes)
+        position = position.detach().reshape(-1, position.shape[-1])
+        bad = ~torch.isfinite(force.detach()).reshape(position.shape).all(-1)
+        far = position.abs().nan_to_num(torch.inf)
+        row = far.amax(-1).where(bad | ~bad.any(), -1.0).argmax()
+        site = ""
+        if position.shape[-1] == guide.space.dim:
+            latent = guide.whitening(position[row])
+            worst = int(latent.abs().nan_to_num(torch.inf).argmax())
+            site = f" The latent farthest out is {guide.space.site_at(worst).name!r}, at {latent[worst].item():.3g}"
+            site += " (unconstrained)."
+        size = self.step_sizes[max(self.step, 1) - 1].max().item()
+        return DivergedError(
+            f"the force of {type(guide).__name__} must be finite; it is not in step {self.step} of {num_steps}, with "
+            f"step size {size:.3g}.{site} Lower init_step_size and max_step_size, take fewer steps, or start nearer to "
+            "the posterior: guide.setup(..., init='laplace')."
+        )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from guides.base import Guide
 from guides.chained import ChainedGuide
 from guides.errors import OptionError, choose, whole_number
-from guides.force import check_force, force_of
+from guides.force import Force
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import leapfrog
 from guides.step_size import StepSize
@@ -131,14 +131,13 @@ class HamiltonianGuide(ChainedGuide):
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         start = self.base.propose(target, noise[..., : self.base.noise_dim])
         noise = noise[..., self.base.noise_dim :]
-        force_at = force_of(target.log_joint, detach=self.detach_force)
         step_sizes = self.step_size.expand(self.num_steps, -1)
+        force_at = Force(self, target.log_joint, step_sizes, detach=self.detach_force, from_start=True)
         scales = self.temperatures.to(noise)
 
         position, momentum, force = start.latent, scales[0] * noise, force_at(start.latent)
         for k in range(1, self.num_steps + 1):
             position, momentum, force = leapfrog(position, momentum, force, step_sizes[k - 1], force_at)
-            check_force(self, force, position, step=k, num_steps=self.num_steps, step_size=step_sizes[k - 1])
             momentum = momentum * (scales[k] / scales[k - 1])
         return Proposal(position, start.log_q + 0.5 * (momentum.square() - noise.square()).sum(-1))
 

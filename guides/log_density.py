@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pyro.distributions import ImproperUniform
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
+from pyro.poutine.util import is_validation_enabled, site_is_subsample
 from torch import Tensor
 
 from guides.bijections import bijection
 from guides.errors import ModelError
-from guides.plates import active_minibatches, depth, full_size, sum_to
+from guides.plates import active_minibatches, check_same_size, check_shape, depth, full_size, sum_to
 
 if TYPE_CHECKING:
     from guides.latent_space import LatentSpace
@@ -109,13 +110,17 @@ class LogDensity(Messenger):
             return
         log_det: Any = None
         if name in self.sites and not msg["is_observed"]:
+            check_same_size(name, msg["cond_indep_stack"], self._fixed_plates(name))
             msg["value"], log_det = self.sites[name].constrain(self.latents[name])
             msg["done"] = True
         elif not msg["is_observed"]:
             msg["value"], msg["done"] = self._given(name), True
         if self._is_shared(msg):
             return
-        log_prob = scale_and_mask(msg["fn"].log_prob(msg["value"]), self._scale(msg), msg["mask"])
+        log_prob = msg["fn"].log_prob(msg["value"])
+        if is_validation_enabled():
+            check_shape(name, log_prob.shape, msg["cond_indep_stack"], self.kept)
+        log_prob = scale_and_mask(log_prob, self._scale(msg), msg["mask"])
         self._add(log_prob)
         if log_det is not None:
             self._add(log_det)
@@ -126,6 +131,9 @@ class LogDensity(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
+
+    def _fixed_plates(self, name: str) -> list[CondIndepStackFrame]:
+        return [frame for frame in self.sites[name].plates if frame != self.space.data_plate]
 
     def _given(self, name: str) -> Tensor:
         if name in self.given:

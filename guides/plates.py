@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
@@ -13,7 +14,17 @@ from torch import Tensor
 
 from guides.errors import ModelError, OptionError
 
-__all__ = ["Minibatch", "active_minibatches", "depth", "full_size", "left_shape", "outside_plates", "sum_to"]
+__all__ = [
+    "Minibatch",
+    "active_minibatches",
+    "check_same_size",
+    "check_shape",
+    "depth",
+    "full_size",
+    "left_shape",
+    "outside_plates",
+    "sum_to",
+]
 
 
 class Minibatch(Messenger):
@@ -54,6 +65,39 @@ class Minibatch(Messenger):
 def active_minibatches() -> list[Minibatch]:
     """The minibatches that are being computed, for runs of a model that outer handlers do not see."""
     return [handler for handler in _PYRO_STACK if isinstance(handler, Minibatch)]
+
+
+def check_same_size(site: str, frames: Iterable[CondIndepStackFrame], expected: Iterable[CondIndepStackFrame]) -> None:
+    """See that a latent stands in plates of the same sizes for the model and for its guide.
+
+    Raises:
+        ModelError: If not: there would be values too many or too few, or one would stand for all.
+    """
+    sizes = {frame.name: frame.size for frame in expected}
+    for frame in frames:
+        if frame.vectorized and sizes.get(frame.name, frame.size) != frame.size:
+            raise ModelError(
+                f"plate {frame.name!r} around the latent {site!r} must have the size that the guide was set up with, "
+                f"{sizes[frame.name]}; got {frame.size}. Set up a new guide for the new data."
+            )
+
+
+def check_shape(
+    site: str, shape: torch.Size, frames: Iterable[CondIndepStackFrame], particles: Collection[int]
+) -> None:
+    """See that every batch dimension of a log density is a plate's or the particles'.
+
+    Raises:
+        ModelError: If not: the densities of different particles would be mixed.
+    """
+    allowed = set(particles) | {depth(frame) for frame in frames if frame.vectorized}
+    if any(size > 1 and dim not in allowed for dim, size in enumerate(reversed(shape), start=1)):
+        raise ModelError(
+            f"the log density of site {site!r} must have batch dimensions for its plates and the particles only; got "
+            f"shape {tuple(shape)}. Write the model so that its latents may have more dimensions on the left (index "
+            "them from the right: z[..., 0]), declare dimensions by to_event or plates, or use "
+            "vectorize_particles=False."
+        )
 
 
 def depth(frame: CondIndepStackFrame) -> int:

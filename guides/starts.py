@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -64,7 +65,8 @@ def set_start(whitening: Whitening, space: LatentSpace, init: Init, args: Any, k
     median = _quantiles(draws)[1]
     starts = torch.stack([torch.zeros_like(median), median, *draws[: STARTS - 2]])
     indices: dict[str, Indices] = {}  # shared by all runs: one minibatch, if the model draws any
-    found = POSTERIOR[init](lambda u: space.log_joint(u, *args, indices=indices, **kwargs), starts)
+    with pyro.validation_enabled(False):  # a search looks at points where distributions overflow
+        found = POSTERIOR[init](lambda u: space.log_joint(u, *args, indices=indices, **kwargs), starts)
     whitening.start(found.loc, found.scale_tril, unit=1.0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from guides.errors import ModelError
 from guides.gaussian_fit import FLAT, Density, NormalApproximation, Path, climb, inverse_factor
 from guides.laplace import laplace
-from guides.pathfinder import _candidates, _inverse_hessian, _updated, pathfinder
+from guides.pathfinder import _candidates, _elbos, _inverse_hessian, _updated, pathfinder
 
 LogDensity = Callable[[Tensor], Tensor]
 FITS = [pytest.param(laplace, id="laplace"), pytest.param(pathfinder, id="pathfinder")]
@@ -178,13 +178,27 @@ def test_a_candidate_satisfies_the_last_secant_equation_and_stands_one_newton_st
     precision = torch.tensor([[2.0, 0.9], [0.9, 1.0]])
     points = torch.randn(4, 2)
     path = Path(torch.zeros(2), torch.eye(2), points, -points @ precision, torch.zeros(4))
-    for l, (loc, factor) in enumerate(_candidates(path, history=2)):
+    for l, (loc, factor) in enumerate(_candidates(path, history=2)):  # noqa: E741
         covariance = factor @ factor.T
         torch.testing.assert_close(loc, points[l] + covariance @ path.gradients[l])
         if l > 0:
             change = path.gradients[l - 1] - path.gradients[l]
             torch.testing.assert_close(covariance @ change, points[l] - points[l - 1])
     assert l == 3
+
+
+def test_elbos_are_log_ratios_in_the_coordinates_of_the_density() -> None:
+    _, directions = correlated(3)
+    start, scales = torch.randn(3), torch.tensor([2.0, 0.2, 7.0])
+    normal = torch.distributions.MultivariateNormal(start, scale_tril=directions * scales)
+    path = Path(start, directions, torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1))
+    candidates = [(torch.zeros(3), scales.diag()), (torch.ones(3), torch.eye(3))]
+    noise = torch.randn(7, 3)
+    exact, other = _elbos(Density(normal.log_prob, torch.float64), path, candidates, noise)
+    assert exact == pytest.approx(0.0, abs=1e-9)
+    wrong = torch.distributions.MultivariateNormal(path.points(torch.ones(3)), scale_tril=directions)
+    draws = path.points(1 + noise)
+    torch.testing.assert_close(other, (normal.log_prob(draws) - wrong.log_prob(draws)).mean())
 
 
 def test_pathfinder_learns_the_curvature_that_its_start_does_not_show() -> None:

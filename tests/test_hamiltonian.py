@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guides import HamiltonianGuide, MeanFieldGuide, OptionError
-from guides.force import force_of
+from guides.force import Force
 from guides.leapfrog import leapfrog
 from guides.target import Target
 from guides.tempering import SCHEDULES
@@ -47,7 +47,9 @@ def test_the_map_keeps_volume(tempering, monkeypatch):
     def image(start):
         position, noise = start[:dim], start[dim:]
         step, scales = guide.step_size, guide.temperatures
-        force_at = force_of(lambda z: guide.space.log_joint(z, *problem.args))
+        force_at = Force(
+            guide, lambda z: guide.space.log_joint(z, *problem.args), step[None], detach=False, from_start=True
+        )
         momentum, force = scales[0] * noise, force_at(position)
         for k in range(1, 4):
             position, momentum, force = leapfrog(position, momentum, force, step, force_at)

@@ -13,12 +13,13 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
+from pyro.poutine.util import is_validation_enabled, prune_subsample_sites, site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError, whole_number
-from guides.plates import depth, full_size, sum_to
+from guides.plates import check_same_size, check_shape, depth, full_size, sum_to
 
 __all__ = ["LogWeights", "log_weights", "paired_traces", "plate_nesting"]
 
@@ -112,8 +113,21 @@ def paired_traces(
         particles = pyro.plate("num_particles_vectorized", num_particles, dim=-max_plate_nesting - 1)
     with particles:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        replayed = _SamePlates(guide_trace)(poutine.replay(model, trace=guide_trace))
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+
+class _SamePlates(Messenger):
+    """Sees, before a model uses a latent, that it stands in plates of the sizes that it has in the guide."""
+
+    def __init__(self, guide_trace: Trace) -> None:
+        super().__init__()
+        self.nodes = guide_trace.nodes
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.nodes and not site_is_subsample(msg):
+            check_same_size(msg["name"], msg["cond_indep_stack"], self.nodes[msg["name"]]["cond_indep_stack"])
 
 
 def _sites(*traces: Trace) -> list[Any]:
@@ -164,5 +178,7 @@ def _log_prob(site: Any, independent: Collection[str], kept: set[int]) -> Tensor
     for frame in site["cond_indep_stack"]:
         if frame.name in independent:
             scale = scale * frame.size / full_size(frame)
-    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), scale, site["mask"])
-    return sum_to(log_prob, kept)
+    log_prob: Tensor = site["fn"].log_prob(site["value"])
+    if is_validation_enabled():
+        check_shape(site["name"], log_prob.shape, site["cond_indep_stack"], ())
+    return sum_to(scale_and_mask(log_prob, scale, site["mask"]), kept)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
+from guides.errors import DivergedError
 from ppl_models.objectives import Objective
 
 __all__ = ["describe_divergence"]
@@ -22,9 +24,18 @@ def describe_divergence(
     random_state: Tensor,
 ) -> str:
     """Name the first site and the parameters that are not finite, by the same step once more, its noise included."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.random.set_rng_state(random_state)
-        model_trace, guide_trace = objective.traces(model, guide, *args)
+
+    def again(*, validated: bool) -> tuple[Any, Any]:
+        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(validated):
+            torch.random.set_rng_state(random_state)
+            return objective.traces(model, guide, *args)
+
+    try:
+        model_trace, guide_trace = again(validated=True)
+    except DivergedError as error:
+        return str(error).rstrip(".")
+    except ValueError:  # torch's validation says what, but not where
+        model_trace, guide_trace = again(validated=False)
     sites = [
         f"first non-finite {what} at site {name!r} of the {where}"
         for trace, where in ((guide_trace, "guide"), (model_trace, "model"))
