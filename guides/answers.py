@@ -31,6 +31,7 @@ def draw(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
     return values
 
 
+@torch.no_grad()
 def means(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
     """The mean of every site, exact where the guide is normal; see :meth:`guides.Guide.posterior_mean`."""
     found = {name: values.mean(0) for name, values in draw(guide, call, num_samples).items()}
@@ -38,17 +39,21 @@ def means(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
         marginals = part._marginals(call)
         if marginals is not None:
             exact = part.space.constrain(marginals.mean)
-            found |= {site.name: exact[site.name] for site in part.space.sites if site.is_real}
+            found |= {site.name: exact[site.name].detach().clone() for site in part.space.sites if site.is_real}
     return found
 
 
+@torch.no_grad()
 def quantiles(guide: Guide, call: Call, q: Any, num_samples: int) -> dict[str, Tensor]:
     """Quantiles of every site, exact where they can be; see :meth:`guides.Guide.quantiles`."""
     draws = draw(guide, call, num_samples)
     some = next(iter(draws.values()))
-    levels = torch.as_tensor(q, dtype=some.dtype, device=some.device)
-    if levels.dim() > 1 or not ((levels > 0) & (levels < 1)).all():
-        raise OptionError(f"q must be a number or a list of numbers between 0 and 1; got {q}.")
+    try:
+        levels = torch.as_tensor(q, dtype=some.dtype, device=some.device)
+    except (TypeError, ValueError, RuntimeError):
+        levels = some.new_empty(0)
+    if levels.dim() > 1 or levels.numel() == 0 or not ((levels > 0) & (levels < 1)).all():
+        raise OptionError(f"q must be a number or a list of numbers between 0 and 1; got {q!r}.")
     found = {name: values.quantile(levels, dim=0) for name, values in draws.items()}
     for part in guide._parts:
         marginals = part._marginals(call)

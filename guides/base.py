@@ -95,6 +95,7 @@ class Guide(nn.Module, ABC):
             raise OptionError("base must be a guide of the same model; got one of another model.")
         self._model = (model,)  # a tuple, so that the model's parameters are not the guide's
         self._space: LatentSpace | None = None
+        self._ready = False
         #: The width of the encoder's output, from setup on; ``None`` for global guides.
         self.context_width: int | None = None
         self._select = {"hide": hide, "expose": expose}
@@ -160,14 +161,15 @@ class Guide(nn.Module, ABC):
         Raises:
             ModelError: Before :meth:`setup`.
         """
-        self._check_set_up()
+        if self._space is None:
+            self._check_set_up()
         assert self._space is not None
         return self._space
 
     @property
     def is_set_up(self) -> bool:
         """Whether the parameters exist."""
-        return self._space is not None
+        return self._ready
 
     def setup(self, *args: Any, init: Init = None, **kwargs: Any) -> Self:
         """Find the model's latents, choose where to start, and create the parameters; a second call does nothing.
@@ -192,10 +194,18 @@ class Guide(nn.Module, ABC):
             ModelError: If the model is outside what the guide can do, or no mode was found.
             DataError: If data are not finite, or values in ``init`` not in the support.
         """
-        if not self.is_set_up:
+        if self.is_set_up:
+            if init is not None:
+                raise OptionError("init must be given with the first setup; got it for a guide that is set up already.")
+            return self
+        fresh = [part for part in self.modules() if isinstance(part, Guide) and not part.is_set_up]
+        try:
             self._set_up(Call(args, kwargs), init)
-        elif init is not None:
-            raise OptionError("init must be given with the first setup; got it for a guide that is set up already.")
+        except BaseException:
+            for part in fresh:  # none is left half-way
+                part._space, part._ready = None, False
+                part._whitening = None if part._whitening is None else Whitening()
+            raise
         return self
 
     def sample_posterior(self, num_samples: int, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -265,7 +275,12 @@ class Guide(nn.Module, ABC):
             ModelError: Before :meth:`setup`, when there is nothing yet that could take them.
         """
         self._check_set_up()
-        return super().load_state_dict(*args, **kwargs)
+        found = super().load_state_dict(*args, **kwargs)
+        like = next(self.parameters(), None)
+        for part in self.modules():
+            if isinstance(part, Whitening) and like is not None:  # it takes the file's tensors as they are
+                part.to(like)
+        return found
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
@@ -394,6 +409,7 @@ class Guide(nn.Module, ABC):
             self.context_width = self.base.context_width
         self._space = space
         self.build(space)
+        self._ready = True
 
     def _find_latents(self, call: Call) -> LatentSpace:
         """Run the model once; which latents are this guide's own, the innermost base says."""

@@ -64,7 +64,6 @@ class GuideList(Guide):
         if len({id(member) for member in members}) < len(members):
             raise OptionError("guides must be different objects; got the same one twice.")
         self.guides = nn.ModuleList(members)
-        self._ready = False
 
     @property
     def members(self) -> list[Guide]:
@@ -76,17 +75,13 @@ class GuideList(Guide):
         return not any(member.amortised for member in self.members)
 
     @property
-    def is_set_up(self) -> bool:
-        return self._ready
-
-    @property
     def space(self) -> LatentSpace:
         """The model's latents as one vector, for lists without an encoder.
 
         Raises:
             ModelError: Before :meth:`setup`, or if there are vectors of several kinds.
         """
-        if self.is_set_up and self._space is None:
+        if self._ready and self._space is None:
             raise ModelError("a GuideList with an encoder has no one vector: look at guide.members[i].space.")
         return super().space
 
@@ -130,6 +125,8 @@ class GuideList(Guide):
         starts: list[Init] = [None] * len(spaces)
         if space is not None:  # the base of another guide, which asks for one vector: it is whitened as a whole
             set_start(self.whitening, space, init, call.args, call.kwargs)
+            for member in self.members:
+                member.whitening.unit = self.whitening.unit
         elif self.may_be_base:
             space = LatentSpace(self.model, *call.args, **call.kwargs)
             starts = self._shared_out(init, space, spaces, call)

@@ -128,7 +128,7 @@ class LatentSpace:
     def _site(self, site: Any, start: int) -> LatentSite:
         fn, name = site["fn"], site["name"]
         try:
-            shape = bijection(fn.support).inverse_shape(fn.batch_shape + fn.event_shape)
+            shape = torch.Size(bijection(fn.support).inverse_shape(torch.Size(fn.batch_shape) + fn.event_shape))
         except (NotImplementedError, ValueError) as error:
             raise ModelError(
                 f"latent {name!r} must have a support with a bijection to the reals; got {fn.support}. {error}"

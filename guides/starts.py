@@ -50,16 +50,18 @@ def set_start(whitening: Whitening, space: LatentSpace, init: Init, args: Any, k
         choose("init", init, ["prior", *POSTERIOR])
     if init == "prior":
         low, median, high = _quantiles(prior_draws(space, args, kwargs))
-        # A latent that is fixed, or whose prior cannot be drawn, has no spread: it keeps its own unit.
+        # A latent whose prior cannot be drawn, or overflows, keeps its own unit.
         spread = 0.5 * (high - low)
-        whitening.start(median, torch.where(spread > 0, spread, 1.0), unit=PRIOR_UNIT)
+        spread = torch.where(spread.isfinite() & (spread > 0), spread, 1.0)
+        whitening.start(torch.where(median.isfinite(), median, 0.0), spread, unit=PRIOR_UNIT)
         return
     if space.data_plate is not None:
         raise OptionError(
             f"with an encoder init must be 'prior' or None: every datum has a posterior of its own; got {init!r}."
         )
     if isinstance(init, Mapping):
-        whitening.start(_located(space, init), torch.ones(space.dim, dtype=space.dtype), unit=PRIOR_UNIT)
+        loc = _located(space, init)
+        whitening.start(loc, torch.ones_like(loc), unit=PRIOR_UNIT)
         return
     draws = prior_draws(space, args, kwargs)
     median = _quantiles(draws)[1]
@@ -74,7 +76,8 @@ def prior_draws(space: LatentSpace, args: Any, kwargs: Any) -> Tensor:
     """Draw unconstrained vectors from the prior, ``(num_draws, D)``; those of all data together if amortised."""
     draws: list[Tensor] = []
     while sum(map(len, draws)) < PRIOR_DRAWS:
-        with torch.no_grad(), outside_plates(), poutine.block():
+        # The likelihood is not looked at, and may be out of its range here.
+        with torch.no_grad(), outside_plates(), poutine.block(), pyro.validation_enabled(False):
             trace = poutine.trace(Feasible()(space.model)).get_trace(*args, **kwargs)
         values: dict[str, Tensor] = {site.name: trace.nodes[site.name]["value"] for site in space.sites}  # type: ignore[misc]
         draws.append(space.unconstrain(values).reshape(-1, space.dim))
@@ -102,4 +105,8 @@ def _located(space: LatentSpace, values: Mapping[str, Tensor]) -> Tensor:
                 f"shape {tuple(value.shape)}" + (f" with value {value.tolist()}." if value.numel() < 10 else ".")
             )
         checked[site.name] = value
-    return space.unconstrain(checked)
+    loc = space.unconstrain(checked)
+    if not loc.isfinite().all():
+        at = space.site_at(int((~loc.isfinite()).nonzero()[0, 0])).name
+        raise DataError(f"init must give {at!r} a value inside its support; got one on its edge.")
+    return loc
