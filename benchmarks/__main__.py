@@ -8,14 +8,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cost, evidence, gaussian
+from benchmarks import cost, evidence, gaussian, study
 
 PARTS = {
     "evidence": evidence.contract,
     "learned": gaussian.learned_bases,
     "volume": gaussian.volume_law,
+    "study": study.study,
     "size": cost.cost_does_not_grow_with_the_data,
-    "pyro": cost.mean_field_against_pyro,
+    "pyro": cost.against_pyro,
     "start-up": cost.start_up,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
@@ -67,7 +68,9 @@ class LatentSpace:
         expose: Collection[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block():
+        # A draw from a wide prior may be out of the likelihood's range; here only the sites are looked at.
+        quiet = pyro.validation_enabled(False)
+        with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block(), quiet:
             trace = poutine.trace(Feasible()(model)).get_trace(*args, **kwargs)
         sites: list[Any] = [site for site in trace.nodes.values() if is_random(site)]
         every = [site for site in sites if not site["is_observed"]]

@@ -11,7 +11,7 @@ from pyro.distributions import ImproperUniform
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import is_validation_enabled, site_is_subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from guides.bijections import bijection
@@ -118,8 +118,7 @@ class LogDensity(Messenger):
         if self._is_shared(msg):
             return
         log_prob = msg["fn"].log_prob(msg["value"])
-        if is_validation_enabled():
-            check_shape(name, log_prob.shape, msg["cond_indep_stack"], self.kept)
+        check_shape(name, log_prob.shape, msg["cond_indep_stack"], self.kept)
         log_prob = scale_and_mask(log_prob, self._scale(msg), msg["mask"])
         self._add(log_prob)
         if log_det is not None:

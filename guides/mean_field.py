@@ -94,7 +94,8 @@ class MeanFieldGuide(Guide):
 
     def factors(self, target: Target) -> dist.Normal:
         loc, log_scale = self._read(target)
-        return dist.Normal(loc, log_scale.exp()).expand(target.batch_shape + loc.shape[-1:])
+        shape = target.batch_shape + loc.shape[-1:]
+        return dist.Normal(loc.expand(shape), log_scale.exp().expand(shape))
 
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         loc, log_scale = self._read(target)

@@ -129,6 +129,8 @@ def sum_to(log_prob: Tensor, kept: Collection[int]) -> Tensor:
         >>> sum_to(torch.ones(2, 3, 4), {3}).shape, sum_to(torch.ones(4), {1, 3}).shape
         (torch.Size([2]), torch.Size([1, 4]))
     """
+    if not kept:
+        return log_prob.sum() if log_prob.dim() else log_prob
     ndim = max([log_prob.dim(), *kept])
     log_prob = log_prob.reshape((1,) * (ndim - log_prob.dim()) + log_prob.shape)
     summed = [-dim for dim in range(1, ndim + 1) if dim not in kept]

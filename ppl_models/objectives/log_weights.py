@@ -15,7 +15,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import is_validation_enabled, prune_subsample_sites, site_is_subsample
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError, whole_number
@@ -155,9 +155,11 @@ def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> 
     independent = {frame.name: frame for frame in kept if frame.dim != particle_dim}
     subsampled = tuple(n for n, f in by_name.items() if n not in independent and full_size(f) != f.size)
     total: Any = 0.0
-    for trace, sign in ((model_trace, 1), (guide_trace, -1)):
-        for site in _sites(trace):
-            total = total + sign * _log_prob(site, independent, {depth(frame) for frame in kept})
+    dims = {depth(frame) for frame in kept}
+    for site in _sites(model_trace):
+        total = total + _log_prob(site, independent, dims)
+    for site in _sites(guide_trace):
+        total = total - _log_prob(site, independent, dims)
     scale = math.prod(full_size(frame) / frame.size for frame in independent.values())
     return LogWeights(total.expand([frame.size for frame in kept]), scale, subsampled)
 
@@ -179,6 +181,5 @@ def _log_prob(site: Any, independent: Collection[str], kept: set[int]) -> Tensor
         if frame.name in independent:
             scale = scale * frame.size / full_size(frame)
     log_prob: Tensor = site["fn"].log_prob(site["value"])
-    if is_validation_enabled():
-        check_shape(site["name"], log_prob.shape, site["cond_indep_stack"], ())
+    check_shape(site["name"], log_prob.shape, site["cond_indep_stack"], ())
     return sum_to(scale_and_mask(log_prob, scale, site["mask"]), kept)
