@@ -93,7 +93,7 @@ class AnnealedGuide(ChainedGuide):
         init_step_size: float = 0.1,
         max_step_size: float = 1.0,
         step_size_per_step: bool = False,
-        init_damping: float = 0.9,
+        init_damping: float = 0.5,
         detach_force: bool = False,
     ) -> None:
         super().__init__(model, base=base, encoder=encoder, hide=hide, expose=expose)
@@ -102,7 +102,7 @@ class AnnealedGuide(ChainedGuide):
         )
         self.steps = StepSize(init_step_size, max_step_size, num_steps if step_size_per_step else None)
         if not 0 < init_damping < 1:
-            raise OptionError(f"init_damping must be between 0 and 1; got {init_damping}. Write init_damping=0.9.")
+            raise OptionError(f"init_damping must be between 0 and 1; got {init_damping}. Write init_damping=0.5.")
         self.init_damping = init_damping
         self.detach_force = detach_force
 

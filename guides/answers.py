@@ -9,15 +9,78 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from guides.call import Call
 from guides.errors import OptionError, whole_number
 
-if TYPE_CHECKING:
-    from guides.base import Call, Guide
-
-__all__ = ["draw", "means", "quantiles"]
+__all__ = ["Answers"]
 
 
-def draw(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
+class Answers:
+    """The part of a guide that users read its answers from."""
+
+    if TYPE_CHECKING:
+        setup: Any
+        _draw: Any
+        _marginals: Any
+
+    @property
+    def _parts(self) -> list[Any]:
+        """The guides that draw sites of their own: this one, or those of a list."""
+        return [self]
+
+    def sample_posterior(self, num_samples: int, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw from the guide.
+
+        Args:
+            num_samples: S, the number of draws.
+            *args: Arguments of the model.
+            **kwargs: Keyword arguments of the model.
+
+        Returns:
+            By site: ``(S, *shape)``, draws first, then the site's own shape in the model.
+
+        Raises:
+            OptionError: If ``num_samples`` is less than 1.
+        """
+        self.setup(*args, **kwargs)
+        return _draw(self, Call(args, kwargs), num_samples)
+
+    def posterior_mean(self, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
+        r"""Compute the mean of every site under the guide.
+
+        Exact for real sites of normal guides; elsewhere the mean of draws, with standard error
+        :math:`\mathrm{sd} / \sqrt{S}`.
+
+        Args:
+            *args: Arguments of the model.
+            num_samples: S, the number of draws.
+            **kwargs: Keyword arguments of the model.
+        """
+        self.setup(*args, **kwargs)
+        return _means(self, Call(args, kwargs), num_samples)
+
+    def quantiles(self, q: Any, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
+        """Compute posterior quantiles of every site under the guide.
+
+        Exact for normal guides, at sites whose elements have supports of their own; elsewhere those of draws.
+
+        Args:
+            q: Levels between 0 and 1, a number or a list of Q.
+            *args: Arguments of the model.
+            num_samples: S, the number of draws.
+            **kwargs: Keyword arguments of the model.
+
+        Returns:
+            By site: ``(Q, *shape)``, or the site's shape for a single number.
+
+        Raises:
+            OptionError: If a level is not between 0 and 1.
+        """
+        self.setup(*args, **kwargs)
+        return _quantiles(self, Call(args, kwargs), q, num_samples)
+
+
+def _draw(guide: Answers, call: Call, num_samples: int) -> dict[str, Tensor]:
     """Draw every site, ``(num_samples, *shape)``; see :meth:`guides.Guide.sample_posterior`."""
     num_samples = whole_number("num_samples", num_samples, least=1)
     sites = {site.name: site for part in guide._parts for site in part.space.sites}
@@ -32,9 +95,9 @@ def draw(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def means(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
+def _means(guide: Answers, call: Call, num_samples: int) -> dict[str, Tensor]:
     """The mean of every site, exact where the guide is normal; see :meth:`guides.Guide.posterior_mean`."""
-    found = {name: values.mean(0) for name, values in draw(guide, call, num_samples).items()}
+    found = {name: values.mean(0) for name, values in _draw(guide, call, num_samples).items()}
     for part in guide._parts:
         marginals = part._marginals(call)
         if marginals is not None:
@@ -44,9 +107,9 @@ def means(guide: Guide, call: Call, num_samples: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def quantiles(guide: Guide, call: Call, q: Any, num_samples: int) -> dict[str, Tensor]:
+def _quantiles(guide: Answers, call: Call, q: Any, num_samples: int) -> dict[str, Tensor]:
     """Quantiles of every site, exact where they can be; see :meth:`guides.Guide.quantiles`."""
-    draws = draw(guide, call, num_samples)
+    draws = _draw(guide, call, num_samples)
     some = next(iter(draws.values()))
     try:
         levels = torch.as_tensor(q, dtype=some.dtype, device=some.device)

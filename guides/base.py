@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pyro
@@ -15,39 +14,20 @@ from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from guides.answers import draw, means, quantiles
+from guides.answers import Answers
+from guides.call import Call, check_data, encode
 from guides.emission import Emitter
 from guides.errors import DataError, ModelError, OptionError
 from guides.latent_space import LatentSpace, Model
-from guides.log_density import Indices
 from guides.plates import active_minibatches, depth
 from guides.starts import Init, set_start
 from guides.target import Proposal, Target
 from guides.whitening import Law, Whitening
 
-__all__ = ["Call", "Guide"]
+__all__ = ["Guide"]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a guide program: the model's arguments, and what the guides in it share.
-
-    Args:
-        args: Arguments of the model.
-        kwargs: Keyword arguments of the model.
-        given: The latents drawn so far, by site.
-        indices: The indices that subsampled plates look at, by plate.
-        plates: The plates opened so far, by name.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    given: dict[str, Tensor] = field(default_factory=dict)
-    indices: dict[str, Indices] = field(default_factory=dict)
-    plates: dict[str, IndepMessenger] = field(default_factory=dict)
-
-
-class Guide(nn.Module, ABC):
+class Guide(Answers, nn.Module, ABC):
     r"""Compose a Pyro model with a variational family.
 
     A guide is called like any Pyro guide and takes the model's arguments, so ``pyro.infer.SVI``, ``Trace_ELBO``,
@@ -139,7 +119,7 @@ class Guide(nn.Module, ABC):
     @property
     def amortised(self) -> bool:
         """Whether there is one latent vector per datum, from an encoder."""
-        return self.base.amortised if self.base is not None else self.encoder is not None
+        return self._innermost.encoder is not None
 
     @property
     def may_be_base(self) -> bool:
@@ -149,10 +129,9 @@ class Guide(nn.Module, ABC):
     @property
     def whitening(self) -> Whitening:
         """The map from the vector that the guide works on to the unconstrained latents; its base's, if it has one."""
-        if self.base is not None:
-            return self.base.whitening
-        assert self._whitening is not None
-        return self._whitening
+        whitening = self._innermost._whitening
+        assert whitening is not None
+        return whitening
 
     @property
     def space(self) -> LatentSpace:
@@ -208,57 +187,6 @@ class Guide(nn.Module, ABC):
             raise
         return self
 
-    def sample_posterior(self, num_samples: int, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Draw from the guide.
-
-        Args:
-            num_samples: S, the number of draws.
-            *args: Arguments of the model.
-            **kwargs: Keyword arguments of the model.
-
-        Returns:
-            By site: ``(S, *shape)``, draws first, then the site's own shape in the model.
-
-        Raises:
-            OptionError: If ``num_samples`` is less than 1.
-        """
-        self.setup(*args, **kwargs)
-        return draw(self, Call(args, kwargs), num_samples)
-
-    def posterior_mean(self, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
-        r"""Compute the mean of every site under the guide.
-
-        Exact for real sites of normal guides; elsewhere the mean of draws, with standard error
-        :math:`\mathrm{sd} / \sqrt{S}`.
-
-        Args:
-            *args: Arguments of the model.
-            num_samples: S, the number of draws.
-            **kwargs: Keyword arguments of the model.
-        """
-        self.setup(*args, **kwargs)
-        return means(self, Call(args, kwargs), num_samples)
-
-    def quantiles(self, q: Any, *args: Any, num_samples: int = 1000, **kwargs: Any) -> dict[str, Tensor]:
-        """Compute posterior quantiles of every site under the guide.
-
-        Exact for normal guides, at sites whose elements have supports of their own; elsewhere those of draws.
-
-        Args:
-            q: Levels between 0 and 1, a number or a list of Q.
-            *args: Arguments of the model.
-            num_samples: S, the number of draws.
-            **kwargs: Keyword arguments of the model.
-
-        Returns:
-            By site: ``(Q, *shape)``, or the site's shape for a single number.
-
-        Raises:
-            OptionError: If a level is not between 0 and 1.
-        """
-        self.setup(*args, **kwargs)
-        return quantiles(self, Call(args, kwargs), q, num_samples)
-
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Give the parameters, by name.
 
@@ -303,6 +231,11 @@ class Guide(nn.Module, ABC):
         if not self.is_set_up:
             raise ModelError(f"{type(self).__name__} must be set up before use: call guide.setup(*args) first.")
 
+    @property
+    def _innermost(self) -> Guide:
+        """The guide at the bottom of the chain of bases."""
+        return self if self.base is None else self.base._innermost
+
     def _draw(self, call: Call) -> dict[str, Tensor]:
         """Draw the guide's sites inside the plates that are open, given the latents drawn before."""
         space = self.space
@@ -337,11 +270,12 @@ class Guide(nn.Module, ABC):
     def _target(self, call: Call, left: dict[int, int]) -> Target:
         space = self.space
         plate = space.data_plate
+        context = None
         if plate is not None:
-            self._check_data(call.args)
+            check_data(call)
             if plate.name not in call.indices:
                 call.indices[plate.name] = space.data_indices(*call.args, given=call.given, **call.kwargs)
-        context = self._context(call)
+            context = encode(self._innermost.encoder, call, call.indices[plate.name])
 
         def log_joint(vectors: Tensor) -> Tensor:
             known: dict[str, Any] = {"indices": call.indices, "given": call.given, "left": left}
@@ -367,11 +301,6 @@ class Guide(nn.Module, ABC):
         """The law of each unconstrained coordinate, ``(D,)`` or ``(B, D)``, where it is normal."""
         law = self.law(self._target(call, {}))
         return None if law is None else self.whitening.marginals(law)
-
-    @property
-    def _parts(self) -> list[Guide]:
-        """The guides that draw sites of their own: this one, or those of a list."""
-        return [self]
 
     def _announce_parameters(self) -> None:
         """Show each parameter to Pyro's handlers once, as PyroModule does, so that SVI finds what it trains.
@@ -413,9 +342,8 @@ class Guide(nn.Module, ABC):
 
     def _find_latents(self, call: Call) -> LatentSpace:
         """Run the model once; which latents are this guide's own, the innermost base says."""
-        if self.base is not None:
-            return self.base._find_latents(call)
-        return LatentSpace(self.model, *call.args, amortised=self.amortised, **self._select, **call.kwargs)
+        select = self._innermost._select
+        return LatentSpace(self.model, *call.args, amortised=self.amortised, **select, **call.kwargs)
 
     def context_dim(self, space: LatentSpace) -> int | None:
         """How many numbers per datum the guide reads from its encoder; for guides that take one."""
@@ -424,11 +352,9 @@ class Guide(nn.Module, ABC):
     def _check_encoder(self, call: Call, space: LatentSpace, spare_context: bool) -> int | None:
         if self.encoder is None:
             return None
-        self._check_data(call.args)
         with torch.no_grad():
-            context = self._context(call)
-        assert context is not None
-        width, needed = context.shape[-1], self.context_dim(space)
+            width = encode(self.encoder, call, None).shape[-1]
+        needed = self.context_dim(space)
         if needed is not None and (width < needed or (width > needed and not spare_context)):
             sites = ", ".join(site.name for site in space.sites)
             raise DataError(
@@ -436,29 +362,3 @@ class Guide(nn.Module, ABC):
                 f"{type(self).__name__} over the {space.dim} latent dimensions of {sites}; got {width}."
             )
         return width
-
-    def _check_data(self, args: Any) -> None:
-        if not args or not isinstance(args[0], Tensor):
-            raise DataError(
-                f"{type(self).__name__} with an encoder needs the data as the model's first argument; got "
-                f"{type(args[0]).__name__ if args else 'no argument'}. To generate from the model, call the model."
-            )
-
-    def _context(self, call: Call) -> Tensor | None:
-        if self.base is not None:
-            return self.base._context(call)
-        if self.encoder is None:
-            return None
-        num_data, args = None, list(call.args)
-        for drawn in call.indices.values():
-            num_data = len(drawn.rows)
-            if num_data < drawn.size:
-                args = [
-                    a[drawn.rows] if isinstance(a, Tensor) and len(a.shape[:1]) and len(a) == drawn.size else a
-                    for a in args
-                ]
-        context: Tensor = self.encoder(*args, **call.kwargs)
-        if context.dim() != 2 or num_data not in (None, len(context)):
-            rows = "number of data" if num_data is None else num_data
-            raise DataError(f"encoder must return shape ({rows}, width); got {tuple(context.shape)}.")
-        return context

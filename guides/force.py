@@ -63,21 +63,24 @@ class Force:
         return force
 
     def _lost(self, position: Tensor, force: Tensor) -> DivergedError:
-        """Say at which step and site: that of the latent farthest out, in the particle that is."""
+        """Say at which step and site: of the latents whose force is lost, the one farthest out."""
         guide, num_steps = self.guide, len(self.step_sizes)
         position = position.detach().reshape(-1, position.shape[-1])
-        bad = ~torch.isfinite(force.detach()).reshape(position.shape).all(-1)
-        far = position.abs().nan_to_num(torch.inf)
-        row = far.amax(-1).where(bad | ~bad.any(), -1.0).argmax()
+        bad = ~torch.isfinite(force.detach()).reshape(position.shape)
+        bad = bad | ~bad.any()
+        far = position.abs().nan_to_num(torch.inf).where(bad, -1.0)
+        row = far.amax(-1).argmax()
+        where = f"in step {self.step} of {num_steps}, with step size {self.step_sizes[self.step - 1].max().item():.3g}"
+        if self.step == 0:
+            where = f"at the start of its {num_steps} steps"
         site = ""
         if position.shape[-1] == guide.space.dim:
             latent = guide.whitening(position[row])
-            worst = int(latent.abs().nan_to_num(torch.inf).argmax())
+            worst = int(latent.abs().nan_to_num(torch.inf).where(bad[row], -1.0).argmax())
             site = f" The latent farthest out is {guide.space.site_at(worst).name!r}, at {latent[worst].item():.3g}"
             site += " (unconstrained)."
-        size = self.step_sizes[max(self.step, 1) - 1].max().item()
+        smaller = "Lower init_step_size and max_step_size, take fewer steps, or start" if self.step else "Start"
         return DivergedError(
-            f"the force of {type(guide).__name__} must be finite; it is not in step {self.step} of {num_steps}, with "
-            f"step size {size:.3g}.{site} Lower init_step_size and max_step_size, take fewer steps, or start nearer to "
-            "the posterior: guide.setup(..., init='laplace')."
+            f"the force of {type(guide).__name__} must be finite; it is not {where}.{site} {smaller} nearer to the "
+            "posterior: guide.setup(..., init='laplace')."
         )

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from guides.base import Call, Guide
+from guides.base import Guide
+from guides.call import Call
 from guides.errors import ModelError, OptionError
 from guides.latent_space import LatentSpace, Model
 from guides.starts import Init, set_start

@@ -125,7 +125,8 @@ def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([0., 0.]), 0.6931)
     """
     free = (w * u).sum(-1, keepdim=True)
-    along = F.softplus(free) - 1  # w . u_hat
-    bend = u + (along - free) * w / w.square().sum(-1, keepdim=True)
+    stretch = F.softplus(free)  # 1 + w . u_hat
+    bend = u + (stretch - 1 - free) * w / w.square().sum(-1, keepdim=True)
     h = torch.tanh((w * z).sum(-1, keepdim=True) + b[..., None])
-    return z + bend * h, torch.log1p(along * (1 - h.square()))[..., 0]
+    # 1 + w . u_hat (1 - h^2), without the difference of almost equal numbers when the stretch is small.
+    return z + bend * h, torch.log(h.square() + stretch * (1 - h.square()))[..., 0]
