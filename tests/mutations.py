@@ -26,6 +26,18 @@ GAUSSIAN = "tests/test_gaussian.py"
 FIT = "tests/test_fit.py"
 IMPORTANCE = "tests/test_importance.py"
 DATASETS = "tests/test_datasets.py"
+BIJECTIONS = "tests/test_bijections.py"
+GAUSSIAN_FIT = "tests/test_gaussian_fit.py"
+FULL_RANK = "tests/test_full_rank.py"
+PLANAR = "tests/test_planar.py"
+IAF = "tests/test_iaf.py"
+ANNEALED = "tests/test_annealed.py"
+LISTS = "tests/test_guide_list.py"
+ANSWERS = "tests/test_answers.py"
+STARTS = "tests/test_starts.py"
+ANY_MODEL = "tests/test_any_model.py"
+FORCE = "tests/test_force.py"
+PUBLISHED = "tests/test_published_flows.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -36,22 +48,136 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/hamiltonian.py", "scales[k] / scales[k - 1]", "scales[k - 1] / scales[k]", GUIDES),
     ("guides/hamiltonian.py", "scales[0] * noise", "noise", GUIDES),
     ("guides/hamiltonian.py", "scales[0] * noise", "0 * noise", GUIDES),
-    ("guides/hamiltonian.py", "create_graph=keep_graph", "create_graph=False", GUIDES),
-    ("guides/hamiltonian.py", "not self.detach_force", "True", HAMILTONIAN),
+    ("guides/force.py", "create_graph=self.keep_graph", "create_graph=False", GUIDES),
+    ("guides/force.py", "torch.is_grad_enabled() and not detach", "torch.is_grad_enabled()", HAMILTONIAN),
     ("guides/leapfrog.py", "position = position + step_size * momentum", "position = position + momentum", HAMILTONIAN),
     ("guides/leapfrog.py", "return position, momentum + 0.5 *", "return position, momentum + 0.4 *", HAMILTONIAN),
     ("guides/leapfrog.py", "    force = force_at(position)\n", "    force_at(position)\n", HAMILTONIAN),
     ("guides/tempering.py", "    power = 2.0", "    power = 1.0", HAMILTONIAN),
     ("guides/tempering.py", "1 - steps**2", "1 - steps", HAMILTONIAN),
+    # The other guides.
+    ("guides/full_rank.py", "rows * dim + columns, entries", "columns * dim + rows, entries", FULL_RANK),
+    ("guides/full_rank.py", "(2 * log_scale).exp())", "log_scale.exp())", FULL_RANK),
+    (
+        "guides/full_rank.py",
+        "law.log_prob(whitened) - log_scale.sum(-1)",
+        "log_standard_normal(own) - log_scale.sum(-1)",
+        FULL_RANK,
+    ),
+    (
+        "guides/full_rank.py",
+        "(matrix @ vectors[..., None])[..., 0]",
+        "(matrix[0] @ vectors[..., None])[..., 0]",
+        FULL_RANK,
+    ),
+    ("guides/planar.py", "u + (stretch - 1 - free) * w", "u - (stretch - 1 - free) * w", PLANAR),
+    ("guides/planar.py", "h.square() + stretch * (1 - h.square())", "1 + (stretch - 1) * (1 - h)", PLANAR),
+    ("guides/planar.py", "torch.log(h.square() + stretch *", "torch.log1p((stretch - 1) *", PLANAR),
+    (
+        "guides/planar.py",
+        "planar(latent, u[..., k, :], w[..., k, :], b[..., k, 0])",
+        "planar(latent, u[..., 0, :], w[..., 0, :], b[..., 0, 0])",
+        PLANAR,
+    ),
+    ("guides/iaf.py", "forwards.flip(0) if k % 2 else forwards", "forwards", IAF),
+    ("guides/iaf.py", "network(latent, context)", "network(latent, context.mean(-2))", IAF),
+    ("guides/iaf.py", "(1 - gate) * mean", "mean", IAF),
+    ("guides/iaf.py", "F.logsigmoid(logit).sum(-1)", "F.logsigmoid(logit).mean(-1)", GUIDES),
+    ("guides/annealed.py", "(1 - damping.square()).sqrt()", "(1 - damping)", GUIDES),
+    (
+        "guides/annealed.py",
+        "self.increments.softmax(0).cumsum(0)",
+        "self.increments.softmax(0).flip(0).cumsum(0)",
+        ANNEALED,
+    ),
+    ("guides/annealed.py", "beta * slope_at(e) - e", "slope_at(e) - e", ANNEALED),
+    ("guides/annealed.py", "refreshments[k - 1]", "refreshments[0]", ANNEALED),
+    ("guides/annealed.py", "moved.log_q + bridge + kinetic", "moved.log_q + kinetic", GUIDES),
+    (
+        "guides/leapfrog.py",
+        "return position + 0.5 * step_size * momentum, momentum",
+        "return position, momentum",
+        ANNEALED,
+    ),
+    # Whitening, bijections, and the search for a mode.
+    ("guides/bijections.py", "index[:, None] - index + 1, -1", "index[:, None] - index, -1", BIJECTIONS),
+    ("guides/bijections.py", "_diagonal(y)).sum(-1)", "_diagonal(y)).mean(-1)", BIJECTIONS),
+    ("guides/bijections.py", "math.log(2) - x + logsigmoid(2 * x)", "(1 - x.tanh().square()).log() / 2", BIJECTIONS),
+    ("guides/bijections.py", ".roll(-1, -1)", "", BIJECTIONS),
+    (
+        "guides/bijections.py",
+        "IndependentTransform(bijection(support.base_constraint)",
+        "IndependentTransform(biject_to(support.base_constraint)",
+        BIJECTIONS,
+    ),
+    ("guides/gaussian_fit.py", "max_eval=LINE_SEARCH, ", "", GAUSSIAN_FIT),
+    ("guides/gaussian_fit.py", "usable = starts[starts.isfinite().all(-1)]", "usable = starts", GAUSSIAN_FIT),
+    ("guides/laplace.py", "if eigenvalues[0] >= -FLAT:", "if True:", GAUSSIAN_FIT),
+    ("guides/laplace.py", "    directions = _shortened(density, mode, directions)\n", "", GAUSSIAN_FIT),
+    ("guides/pathfinder.py", "+ log_scales + log_volume", "- log_scales + log_volume", GAUSSIAN_FIT),
+    ("guides/base.py", "proposal.log_q - self.whitening.log_det", "proposal.log_q", STARTS),
+    ("guides/base.py", "return density + self.whitening.log_det", "return density", ANNEALED),
+    ("guides/base.py", "if self.whitening.is_diagonal else None", "", STARTS),
+    # Lists, answers, starts, and what is said when a model or a trajectory does not hold.
+    (
+        "guides/guide_list.py",
+        "log_joint(torch.cat(parts, -1)[..., order]) + member.whitening.log_det",
+        "log_joint(torch.cat(parts, -1)) + member.whitening.log_det",
+        LISTS,
+    ),
+    (
+        "guides/guide_list.py",
+        "return Proposal(torch.cat(drawn, -1)[..., order], log_q)",
+        "return Proposal(torch.cat(drawn, -1), log_q)",
+        LISTS,
+    ),
+    ("guides/guide_list.py", "log_q = log_q + proposal.log_q", "log_q = proposal.log_q", LISTS),
+    ("guides/guide_list.py", "covariance = joint.scale @ joint.scale.mT", "covariance = joint.scale", LISTS),
+    ("guides/guide_list.py", "any(member.amortised for member in self.members)", "False", LISTS),
+    ("guides/base.py", "call.given.update(space.laid_out(values, inner))", "pass", LISTS),
+    (
+        "guides/latent_space.py",
+        "moved[site.name] = value.reshape([*left_shape(left, batch), *own])",
+        "moved[site.name] = value",
+        LISTS,
+    ),
+    ("guides/answers.py", "(upper if site.sign > 0 else lower)", "upper", ANSWERS),
+    ("guides/answers.py", "for site in part.space.sites if site.is_real}", "for site in part.space.sites}", ANSWERS),
+    ("guides/answers.py", "poutine.block(), ", "", ANSWERS),
+    (
+        "guides/whitening.py",
+        "variance = (self.scale @ covariance @ self.scale.mT)",
+        "variance = covariance * (self.scale @ self.scale.mT)",
+        ANSWERS,
+    ),
+    ("guides/whitening.py", "self.scale.diagonal()).log().sum()", "self.scale.diagonal()).sum()", STARTS),
+    ("guides/whitening.py", 'for name in ("loc", "scale"):', "for name in ():", STARTS),
+    ("guides/starts.py", "0.5 * (high - low)", "high - low", STARTS),
+    ("guides/plates.py", "sizes.get(frame.name, frame.size) != frame.size", "False", ANY_MODEL),
+    (
+        "guides/plates.py",
+        "any(size > 1 and dim not in allowed for dim, size",
+        "any(size > 1 and dim not in allowed and False for dim, size",
+        ANY_MODEL,
+    ),
+    (
+        "guides/log_density.py",
+        'log_prob = scale_and_mask(log_prob, self._scale(msg), msg["mask"])',
+        "log_prob = scale_and_mask(log_prob, self._scale(msg), None)",
+        ANY_MODEL,
+    ),
+    ("guides/force.py", 'or not str(error).startswith("Expected ")', "", FORCE),
+    ("guides/force.py", "if is_validation_enabled() and not", "if not", FORCE),
+    ("guides/force.py", "latent = guide.whitening(position[row])", "latent = position[row]", FORCE),
+    ("guides/force.py", "raise self._lost(position, position) from error", "raise", FORCE),
     # The base class and the latent vector.
-    ("guides/mean_field.py", "normal.log_prob(latent).sum(-1)", "normal.log_prob(latent).mean(-1)", GUIDES),
-    ("guides/mean_field.py", "log_scale.exp()", "log_scale.exp().detach()", GUIDES),
-    ("guides/mean_field.py", "normal.rsample()", "normal.sample()", GUIDES),
-    ("guides/base.py", "_Point(value, -log_det", "_Point(value, log_det", GUIDES),
+    ("guides/mean_field.py", "- log_scale.sum(-1)", "- log_scale.mean(-1)", GUIDES),
+    ("guides/mean_field.py", "log_scale.exp() * noise", "log_scale.exp().detach() * noise", GUIDES),
+    ("guides/emission.py", "_Point(value, -log_det", "_Point(value, log_det", GUIDES),
     ("guides/base.py", "        self._announce_parameters()\n", "", GUIDES),
-    ("guides/base.py", "if site.is_real:", "if True:", GUIDES),
-    ("guides/base.py", "proposal.log_q.reshape(shape)", "proposal.log_q.reshape(shape) * 0", GUIDES),
-    ("guides/base.py", "stack.enter_context(self.plates[frame.name])", "pass", GUIDES),
+    ("guides/emission.py", "if site.is_real:", "if True:", GUIDES),
+    ("guides/emission.py", "log_q.reshape(shape)", "log_q.reshape(shape) * 0", GUIDES),
+    ("guides/emission.py", "stack.enter_context(self.plates[frame.name])", "pass", GUIDES),
     ("guides/base.py", "base.model is not model", "False", LATENTS),
     ("guides/log_density.py", "            self._add(log_det)\n", "            pass\n", LATENTS),
     ("guides/log_density.py", "scale = scale * frame.size / full_size(frame)", "pass", LATENTS),
@@ -65,12 +191,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         GUIDES,
     ),
     ("guides/plates.py", "* (self.size / frame.size)", "* 1", OBJECTIVES),
-    ("guides/base.py", "return q.log_density - p.log_prob", "return -p.log_prob", GUIDES),
+    ("guides/emission.py", "return q.log_density - p.log_prob", "return -p.log_prob", GUIDES),
     ("guides/base.py", "        self._check_minibatches(space)\n", "", FIT),
     ("guides/base.py", "-{id(self):x}", "", LATENTS),
     ("guides/base.py", "subsample=drawn.rows, ", "", LATENTS),
     (
-        "guides/latent_space.py",
+        "guides/latent_site.py",
         "isinstance(self._innermost_support, type(constraints.real))",
         "self._innermost_support is constraints.real",
         GUIDES,
@@ -96,7 +222,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "            pass\n",
         OBJECTIVES,
     ),
-    ("ppl_models/objectives/log_weights.py", "(model_trace, 1), (guide_trace, -1)", "(model_trace, 1),", GUIDES),
+    (
+        "ppl_models/objectives/log_weights.py",
+        "total = total - _log_prob(site, independent, dims)",
+        "total = total + 0 * _log_prob(site, independent, dims)",
+        GUIDES,
+    ),
     ("ppl_models/objectives/log_weights.py", "torch.no_grad(), torch.random.fork_rng()", "torch.no_grad()", OBJECTIVES),
     # Models.
     ("ppl_models/gaussian.py", "- 0.5 * torch.log1p(n / variance)", "", GAUSSIAN),
