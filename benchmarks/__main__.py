@@ -8,13 +8,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cost, evidence, gaussian, study
+from benchmarks import cost, evidence, gaussian, posteriors, study, targets
 
 PARTS = {
     "evidence": evidence.contract,
     "learned": gaussian.learned_bases,
     "volume": gaussian.volume_law,
     "study": study.study,
+    "targets": targets.targets,
+    "posteriors": posteriors.posteriors,
+    "regressions": posteriors.regressions,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,
     "start-up": cost.start_up,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from guides.base import Guide
 from guides.chained import ChainedGuide
-from guides.errors import OptionError, whole_number
+from guides.errors import positive, whole_number
 from guides.force import Force
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import position_leapfrog
@@ -101,9 +101,7 @@ class AnnealedGuide(ChainedGuide):
             "num_steps", num_steps, least=1, instead="Without steps the guide equals its base: use the base guide."
         )
         self.steps = StepSize(init_step_size, max_step_size, num_steps if step_size_per_step else None)
-        if not 0 < init_damping < 1:
-            raise OptionError(f"init_damping must be between 0 and 1; got {init_damping}. Write init_damping=0.5.")
-        self.init_damping = init_damping
+        self.init_damping = positive("init_damping", init_damping, below=1, instead="Write init_damping=0.5.")
         self.detach_force = detach_force
 
     def build(self, space: LatentSpace) -> None:

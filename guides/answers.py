@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from guides.call import Call
-from guides.errors import OptionError, whole_number
+from guides.errors import DataError, DivergedError, OptionError, whole_number
 
 __all__ = ["Answers"]
 
@@ -85,8 +85,16 @@ def _draw(guide: Answers, call: Call, num_samples: int) -> dict[str, Tensor]:
     num_samples = whole_number("num_samples", num_samples, least=1)
     sites = {site.name: site for part in guide._parts for site in part.space.sites}
     nesting = max(part.space.max_plate_nesting for part in guide._parts)
-    with torch.no_grad(), poutine.block(), pyro.plate("_samples", num_samples, dim=-1 - nesting):
-        drawn = guide._draw(call)
+    with torch.no_grad(), poutine.block():
+        try:
+            with pyro.plate("_samples", num_samples, dim=-1 - nesting):
+                drawn = guide._draw(call)
+        except (DataError, DivergedError, OptionError):
+            raise
+        except (RuntimeError, ValueError):
+            # A guide with a force, over a model that takes one vector at a time.
+            draws = [guide._draw(Call(call.args, call.kwargs)) for _ in range(num_samples)]
+            return {name: torch.stack([values[name] for values in draws]) for name in draws[0]}
     values = {}
     for name, value in drawn.items():
         own = len(sites[name].batch_shape) + sites[name].event_dim

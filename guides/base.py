@@ -19,6 +19,7 @@ from guides.call import Call, check_data, encode
 from guides.emission import Emitter
 from guides.errors import DataError, ModelError, OptionError
 from guides.latent_space import LatentSpace, Model
+from guides.log_density import JUDGED
 from guides.plates import active_minibatches, depth
 from guides.starts import Init, set_start
 from guides.target import Proposal, Target
@@ -33,7 +34,8 @@ class Guide(Answers, nn.Module, ABC):
     A guide is called like any Pyro guide and takes the model's arguments, so ``pyro.infer.SVI``, ``Trace_ELBO``,
     ``RenyiELBO`` and ``Predictive`` accept it. A subclass writes only maths: :meth:`propose`, a function from standard
     normal noise to latent vectors and their log q, and :meth:`build` for its parameters, which exist after the first
-    call or after :meth:`setup`.
+    call or after :meth:`setup`: set a guide up before an optimizer, or a module that holds it, asks for them. A copy
+    that is to go with a copy of its model is made of both at once, ``copy.deepcopy((model, guide))``.
 
     Args:
         model: Any Pyro model.
@@ -71,7 +73,7 @@ class Guide(Answers, nn.Module, ABC):
         for name, value in (("encoder", encoder), ("hide", hide), ("expose", expose)):
             if base is not None and value is not None:
                 raise OptionError(f"{name} and base must not be given together: give {name}= to the base guide.")
-        if base is not None and base.model is not model:
+        if base is not None and base.model != model:  # bound methods are equal, but not the same object
             raise OptionError("base must be a guide of the same model; got one of another model.")
         self._model = (model,)  # a tuple, so that the model's parameters are not the guide's
         self._space: LatentSpace | None = None
@@ -82,6 +84,7 @@ class Guide(Answers, nn.Module, ABC):
         self.base = base
         self.encoder = encoder
         self._whitening = Whitening() if base is None else None
+        self.register_load_state_dict_post_hook(_cast_whitening)
 
     # What a subclass writes.
 
@@ -203,12 +206,7 @@ class Guide(Answers, nn.Module, ABC):
             ModelError: Before :meth:`setup`, when there is nothing yet that could take them.
         """
         self._check_set_up()
-        found = super().load_state_dict(*args, **kwargs)
-        like = next(self.parameters(), None)
-        for part in self.modules():
-            if isinstance(part, Whitening) and like is not None:  # it takes the file's tensors as they are
-                part.to(like)
-        return found
+        return super().load_state_dict(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
@@ -271,14 +269,20 @@ class Guide(Answers, nn.Module, ABC):
         space = self.space
         plate = space.data_plate
         context = None
+        indices = call.indices
         if plate is not None:
             check_data(call)
             if plate.name not in call.indices:
                 call.indices[plate.name] = space.data_indices(*call.args, given=call.given, **call.kwargs)
             context = encode(self._innermost.encoder, call, call.indices[plate.name])
+        else:
+            # What all data share must not know which of them it is judged by: a minibatch of its own, or all.
+            indices = {}
 
         def log_joint(vectors: Tensor) -> Tensor:
-            known: dict[str, Any] = {"indices": call.indices, "given": call.given, "left": left}
+            if plate is None and any(len(drawn.rows) < drawn.size for drawn in call.indices.values()):
+                raise ModelError(JUDGED)
+            known: dict[str, Any] = {"indices": indices, "given": call.given, "left": left, "own_rows": plate is None}
             density = space.log_joint(self.whitening(vectors), *call.args, **known, **call.kwargs)
             return density + self.whitening.log_det
 
@@ -362,3 +366,10 @@ class Guide(Answers, nn.Module, ABC):
                 f"{type(self).__name__} over the {space.dim} latent dimensions of {sites}; got {width}."
             )
         return width
+
+
+def _cast_whitening(guide: Guide, _: Any) -> None:
+    """Give a whitening the dtype and device of the guide's parameters: it takes the file's tensors as they are."""
+    like = next(nn.Module.parameters(guide), None)
+    if guide._whitening is not None and like is not None:
+        guide._whitening.to(like)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
 from guides.errors import DataError
@@ -66,8 +68,22 @@ def encode(encoder: nn.Module | None, call: Call, looked_at: Indices | None) -> 
         for i, value in enumerate(args):
             if isinstance(value, Tensor) and value.dim() > 0 and len(value) == looked_at.size:
                 args[i] = value[looked_at.rows]
-    context: Tensor = encoder(*args, **call.kwargs)
+    context: object = encoder(*args, **call.kwargs)
+    rows = "number of data" if num_data is None else num_data
+    if not isinstance(context, Tensor) or not context.is_floating_point():
+        got = context.dtype if isinstance(context, Tensor) else type(context).__name__
+        raise DataError(
+            f"encoder must return one floating-point tensor of shape ({rows}, width); got {got}. Of several parts, "
+            "write torch.cat([loc, log_scale], -1)."
+        )
     if context.dim() != 2 or num_data not in (None, len(context)):
-        rows = "number of data" if num_data is None else num_data
         raise DataError(f"encoder must return shape ({rows}, width); got {tuple(context.shape)}.")
+    if is_validation_enabled() and not torch.isfinite(context).all():
+        bad = int((~torch.isfinite(context)).any(-1).sum())
+        raise DataError(
+            f"encoder must return finite numbers; got NaN or infinite ones for {bad} of {len(context)} data."
+        )
+    if context.is_inference():  # forces are derived from it, which inference tensors do not allow
+        with torch.inference_mode(False):
+            context = context.clone()
     return context

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from operator import index
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 __all__ = ["DataError", "DivergedError", "ModelError", "OptionError", "PplError", "choose", "positive", "whole_number"]
 
@@ -58,7 +58,7 @@ def choose(name: str, value: str, allowed: Iterable[str]) -> str:
     raise OptionError(f"{name} must be one of {', '.join(map(repr, names))}; got {value!r}.{hint}")
 
 
-def positive(name: str, value: float, *, below: float = math.inf, instead: str = "") -> float:
+def positive(name: str, value: object, *, below: float = math.inf, instead: str = "") -> float:
     """Return ``value`` as a float if it is positive, finite, and less than ``below``.
 
     Args:
@@ -76,10 +76,10 @@ def positive(name: str, value: float, *, below: float = math.inf, instead: str =
             ...
         guides.errors.OptionError: init_scale must be positive and finite; got 0.0.
     """
-    if 0 < value < below:
+    if isinstance(value, SupportsFloat) and 0 < float(value) < below:
         return float(value)
     rule = "finite" if below == math.inf else f"below {below:g}"
-    raise OptionError(f"{name} must be positive and {rule}; got {value}.{' ' * bool(instead)}{instead}")
+    raise OptionError(f"{name} must be positive and {rule}; got {value!r}.{' ' * bool(instead)}{instead}")
 
 
 def whole_number(name: str, value: object, *, least: int, instead: str = "") -> int:

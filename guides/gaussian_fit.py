@@ -97,14 +97,14 @@ class Density:
         hessian = []
         for coordinates in torch.arange(len(point), device=point.device).split(ROWS):
             inputs, _, gradient = self._graph(point.expand(len(coordinates), -1), create_graph=True)
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 own = gradient.gather(-1, coordinates[:, None]).sum() + 0.0 * inputs.sum()
             hessian.append(torch.autograd.grad(own, inputs)[0].double())
         rows = torch.cat(hessian)
         return -(rows + rows.T) / 2
 
     def _graph(self, points: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             inputs = points.detach().to(self.dtype).clone().requires_grad_()
             value = self.log_density(inputs)
             total = value.sum() + 0.0 * inputs.sum()  # a constant has a gradient too

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from guides.base import Guide
 from guides.call import Call
-from guides.errors import ModelError, OptionError
+from guides.errors import DataError, ModelError, OptionError
 from guides.latent_space import LatentSpace, Model
 from guides.starts import Init, set_start
 from guides.target import Proposal, Target
@@ -54,13 +54,15 @@ class GuideList(Guide):
 
     def __init__(self, model: Model, guides: Sequence[Guide]) -> None:
         super().__init__(model)
+        if isinstance(guides, Guide):
+            raise TypeError(f"guides must be a list of guides; got a {type(guides).__name__}. Write [guide].")
         members = list(guides)
         if not members:
             raise OptionError("guides must hold at least one guide; got none.")
         for member in members:
             if not isinstance(member, Guide) or isinstance(member, GuideList):
                 raise TypeError(f"guides must be guides, and no lists themselves; got {type(member).__name__}.")
-            if member.model is not model:
+            if member.model != model:
                 raise OptionError(f"guides must all be of the list's model; got a {type(member).__name__} of another.")
         if len({id(member) for member in members}) < len(members):
             raise OptionError("guides must be different objects; got the same one twice.")
@@ -123,6 +125,8 @@ class GuideList(Guide):
             raise OptionError("init must not be given to a list whose guides are set up already: give it to theirs.")
         spaces = [member.space if member.is_set_up else member._find_latents(call) for member in self.members]
         _check_shares(spaces)
+        if isinstance(init, Mapping):
+            _check_names(init, spaces)
         starts: list[Init] = [None] * len(spaces)
         if space is not None:  # the base of another guide, which asks for one vector: it is whitened as a whole
             set_start(self.whitening, space, init, call.args, call.kwargs)
@@ -194,6 +198,14 @@ def _check_shares(spaces: list[LatentSpace]) -> None:
             f"a latent must belong to one guide of the list only; got several for {', '.join(twice)}. Give hide= or "
             "expose= to the guides."
         )
+
+
+def _check_names(init: Mapping[str, Tensor], spaces: list[LatentSpace]) -> None:
+    """See that every value given is of a latent that a guide without an encoder draws."""
+    names = [site.name for space in spaces if space.data_plate is None for site in space.sites]
+    for name in init:
+        if name not in names:
+            raise DataError(f"init must give values of latents without an encoder ({', '.join(names)}); got {name!r}.")
 
 
 def _values_of(space: LatentSpace, values: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -32,7 +33,8 @@ class IAFGuide(ChainedGuide):
 
     where the gates :math:`g_k = \mathrm{sigmoid}(s_k) \in (0, 1)` and the means :math:`m_k` come from a masked network:
     those of coordinate j depend on the coordinates before it in the layer's order, and on the encoder's output. The
-    order of the coordinates is reversed from layer to layer.
+    order of the coordinates is reversed from layer to layer. The base's draws are first multiplied by
+    :math:`\mathrm{sigmoid}(2)^{-K}`, which undoes what new gates take away, so that the guide starts as its base.
 
     Args:
         model: Any Pyro model.
@@ -60,7 +62,7 @@ class IAFGuide(ChainedGuide):
 
     References:
         Diederik P. Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016,
-        https://arxiv.org/abs/1606.04934, algorithm 1 and eqs. 13-14.
+        https://arxiv.org/abs/1606.04934, algorithm 1 and eqs. 13-14. The first factor is ours.
         Mathieu Germain et al., MADE: Masked Autoencoder for Distribution Estimation, 2015,
         https://arxiv.org/abs/1502.03509, for the masks.
     """
@@ -82,8 +84,8 @@ class IAFGuide(ChainedGuide):
         self.num_layers = whole_number(
             "num_layers", num_layers, least=1, instead="Without layers the guide equals its base: use the base guide."
         )
-        if hidden is not None and not hidden:
-            raise OptionError("hidden must name at least one layer; got none. Write hidden=(64, 64).")
+        if hidden is not None and (not isinstance(hidden, Sequence) or not hidden):
+            raise OptionError(f"hidden must be a list of layer widths; got {hidden!r}. Write hidden=(64, 64).")
         self.hidden = None if hidden is None else tuple(whole_number("hidden", width, least=1) for width in hidden)
 
     def build(self, space: LatentSpace) -> None:
@@ -111,7 +113,10 @@ class IAFGuide(ChainedGuide):
 
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         start = self.base.propose(target, noise)
-        latent, log_q, context = start.latent, start.log_q, target.context
+        # What K gates take away at the start is given beforehand, so that the start is that of the base.
+        stretch = self.num_layers * math.log1p(math.exp(-GATE_BIAS))
+        latent = start.latent * math.exp(stretch)
+        log_q, context = start.log_q - latent.shape[-1] * stretch, target.context
         if context is None and latent.shape[-1] == 1:
             context = latent.new_ones(1)
         for network in self.layers:

@@ -16,6 +16,7 @@ MAX_NEWTON = 100  # steps; from the end of the climb a handful is usual, and ten
 HISTORY = 20  # steps that the climb remembers
 STEP_SIZES = 2.0 ** torch.arange(3, -41, -1, dtype=torch.float64)  # all are tried in one call
 TOO_FAR = 8.0  # fall of the log density one standard deviation from the mode, in nats; that of a Gaussian is 1/2
+RISE = 0.5  # by how much the log density may be higher one standard deviation from the mode, in nats
 TOO_STEEP = 4 * TOO_FAR  # slope at the mode, in nats per standard deviation; a corner there has TOO_FAR at most
 
 
@@ -60,7 +61,13 @@ def laplace(log_density: Callable[[Tensor], Tensor], starts: Tensor) -> NormalAp
     mode, directions = _polish(density, highest.points(highest.whitened[-1]))
     directions = _shortened(density, mode, directions)
     value, gradient = density.value_and_gradient(mode[None])
-    if (gradient @ directions).abs().max() > TOO_STEEP:
+    sizes = directions.square().sum(1).sqrt()
+    around = torch.cat([mode + directions.T, mode - directions.T])
+    if (
+        (gradient @ directions).abs().max() > TOO_STEEP
+        or (density.value(around) > value + RISE).any()
+        or (sizes < 8 * torch.finfo(density.dtype).eps * mode.abs()).any()  # sharper than its place can be told
+    ):
         raise _no_mode(value, mode)
     return NormalApproximation.along(mode, directions, starts.dtype)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import reduce
 from typing import Any
 
 import pyro
@@ -15,7 +16,7 @@ from torch import Tensor
 from guides.bijections import bijection
 from guides.errors import DataError, ModelError, OptionError
 from guides.latent_site import LatentSite
-from guides.log_density import Feasible, FirstIndices, Indices, LogDensity, is_random
+from guides.log_density import Feasible, FirstIndices, Indices, LogDensity, check_unmasked, is_random
 from guides.plates import depth, full_size, left_shape, outside_plates
 
 __all__ = ["LatentSpace", "Model"]
@@ -98,8 +99,8 @@ class LatentSpace:
         self.plates = tuple({frame.name: frame for site in self.sites for frame in site.plates}.values())
         #: The dimension of each of the model's plates, by name.
         self.dims = {frame.name: frame.dim for site in sites for frame in site["cond_indep_stack"]}
-        prototype = latents[0]["value"]
-        self.dtype, self.device = prototype.dtype, prototype.device
+        self.dtype = reduce(torch.promote_types, [site["value"].dtype for site in latents])
+        self.device = latents[0]["value"].device
 
     @property
     def dim(self) -> int:
@@ -212,6 +213,7 @@ class LatentSpace:
         indices: dict[str, Indices] | None = None,
         left: Mapping[int, int] | None = None,
         given: Mapping[str, Tensor] | None = None,
+        own_rows: bool = False,
         **kwargs: Any,
     ) -> Tensor:
         r"""Evaluate :math:`\log p(x, T(u)) + \log |\det \partial T / \partial u|`.
@@ -223,6 +225,7 @@ class LatentSpace:
                 so that runs which share the dictionary share their minibatch.
             left: Where the particles stand among the model's batch dimensions; left of all its plates by default.
             given: Values of hidden latents, laid out as the model lays out its own.
+            own_rows: Whether to refuse minibatches but those drawn here.
             **kwargs: Keyword arguments of the model.
 
         Returns:
@@ -230,7 +233,8 @@ class LatentSpace:
             amortised one.
         """
         left = self._left(vectors) if left is None else left
-        density = LogDensity(self, self.split(vectors, left), {} if indices is None else indices, left, given or {})
+        indices = {} if indices is None else indices
+        density = LogDensity(self, self.split(vectors, left), indices, left, given or {}, own_rows)
         with outside_plates(), density:
             self.model(*args, **kwargs)
         total: Tensor = density.total.expand(vectors.shape[:-1])
@@ -277,6 +281,7 @@ def _check_latents(latents: list[Any]) -> None:
     if not latents:
         raise ModelError("a guide needs a model with at least one latent sample site; got none. Are all observed?")
     for site in latents:
+        check_unmasked(site)
         if site["fn"].has_enumerate_support or site["fn"].support.is_discrete:
             raise ModelError(
                 f"latents must be continuous; got the discrete site {site['name']!r} ({type(site['fn']).__name__}). "

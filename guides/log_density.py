@@ -21,7 +21,15 @@ from guides.plates import active_minibatches, check_same_size, check_shape, dept
 if TYPE_CHECKING:
     from guides.latent_space import LatentSpace
 
-__all__ = ["Feasible", "FirstIndices", "Indices", "LogDensity", "is_random"]
+__all__ = ["JUDGED", "Feasible", "FirstIndices", "Indices", "LogDensity", "check_unmasked", "is_random"]
+
+
+#: Said where a force on latents that all data share would look at the minibatch that the bound is estimated with.
+JUDGED = (
+    "latents that all data share must not be moved by the density of the minibatch that they are judged by: the bound "
+    "would be above the evidence. Give the guide all data, let the model draw its minibatch by "
+    "plate(subsample_size=...), or use a guide without a force (mean-field, full-rank, planar, IAF)."
+)
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,10 @@ class LogDensity(Messenger):
         indices: dict[str, Indices],
         left: Mapping[int, int],
         given: Mapping[str, Tensor],
+        own_rows: bool,
     ) -> None:
         super().__init__()
+        self.own_rows = own_rows
         self.space, self.latents, self.indices, self.given = space, latents, indices, given
         self.sites = {site.name: site for site in space.sites}
         self.kept = set(left)
@@ -101,15 +111,20 @@ class LogDensity(Messenger):
         if site_is_subsample(msg):
             if name in self.indices:
                 msg["value"], msg["done"] = self.indices[name].rows, True
+            elif self.own_rows and msg["value"] is not None and len(msg["value"]) < msg["fn"].size:
+                raise ModelError(JUDGED)
             msg["stop"] = True
             return
         for minibatch in active_minibatches():
             minibatch._pyro_sample(msg)
+        if self.own_rows and any(map(self._is_foreign, msg["cond_indep_stack"])):
+            raise ModelError(JUDGED)
         msg["stop"] = True
         if not is_random(msg):
             return
         log_det: Any = None
         if name in self.sites and not msg["is_observed"]:
+            check_unmasked(msg)
             check_same_size(name, msg["cond_indep_stack"], self._fixed_plates(name))
             msg["value"], log_det = self.sites[name].constrain(self.latents[name])
             msg["done"] = True
@@ -130,6 +145,11 @@ class LogDensity(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
+
+    def _is_foreign(self, frame: CondIndepStackFrame) -> bool:
+        """Whether a plate stands for more data than it looks at, and did not draw these here."""
+        drawn = self.indices.get(frame.name)
+        return full_size(frame) != frame.size and (drawn is None or drawn.size != full_size(frame))
 
     def _fixed_plates(self, name: str) -> list[CondIndepStackFrame]:
         return [frame for frame in self.sites[name].plates if frame != self.space.data_plate]
@@ -167,3 +187,17 @@ class LogDensity(Messenger):
 def is_random(site: Any) -> bool:
     """Whether a message or trace node has a log density: neither a subsample nor pyro.deterministic."""
     return site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic", False)
+
+
+def check_unmasked(site: Any) -> None:
+    """See that no part of a latent is masked.
+
+    Raises:
+        ModelError: If one is: where the mask is False the latent has no density, and any guide's bound no limit.
+    """
+    mask = site["mask"]
+    if mask is not None and mask is not True and not torch.as_tensor(mask).all():
+        raise ModelError(
+            f"latent {site['name']!r} must not be masked: where the mask is False it has no density. Mask observed "
+            "sites only, and in place of obs_mask= leave the missing values out of the data."
+        )

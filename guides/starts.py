@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from guides.errors import DataError, OptionError, choose
+from guides.errors import DataError, ModelError, OptionError, choose
 from guides.laplace import laplace
 from guides.latent_space import LatentSpace
 from guides.log_density import Feasible, Indices
@@ -19,6 +19,8 @@ from guides.plates import outside_plates
 from guides.whitening import Whitening
 
 __all__ = ["Init", "set_start"]
+
+LogDensity = Callable[[Tensor], Tensor]
 
 #: What ``guide.setup(init=...)`` takes.
 Init = str | Mapping[str, Tensor] | None
@@ -46,7 +48,9 @@ def set_start(whitening: Whitening, space: LatentSpace, init: Init, args: Any, k
     """
     if init is None:
         return
-    if not isinstance(init, Mapping):
+    if not isinstance(init, str | Mapping):
+        raise OptionError(f"init must be a name or a dictionary of values by site; got {init!r}.")
+    if isinstance(init, str):
         choose("init", init, ["prior", *POSTERIOR])
     if init == "prior":
         low, median, high = _quantiles(prior_draws(space, args, kwargs))
@@ -66,10 +70,36 @@ def set_start(whitening: Whitening, space: LatentSpace, init: Init, args: Any, k
     draws = prior_draws(space, args, kwargs)
     median = _quantiles(draws)[1]
     starts = torch.stack([torch.zeros_like(median), median, *draws[: STARTS - 2]])
-    indices: dict[str, Indices] = {}  # shared by all runs: one minibatch, if the model draws any
+
+    def log_joint(vectors: Tensor) -> Tensor:
+        indices: dict[str, Indices] = {}
+        total = space.log_joint(vectors, *args, indices=indices, **kwargs)
+        for plate, drawn in indices.items():
+            if len(drawn.rows) < drawn.size:
+                raise ModelError(
+                    f"init={init!r} needs all data; the plate {plate!r} looks at {len(drawn.rows)} of {drawn.size}. "
+                    "Call setup with arguments that give it all, or write init='prior'."
+                )
+        return total
+
     with pyro.validation_enabled(False):  # a search looks at points where distributions overflow
-        found = POSTERIOR[init](lambda u: space.log_joint(u, *args, indices=indices, **kwargs), starts)
+        found = POSTERIOR[init](log_joint if _broadcasts(log_joint, starts[:2]) else _by_row(log_joint), starts)
     whitening.start(found.loc, found.scale_tril, unit=1.0)
+
+
+def _broadcasts(log_joint: LogDensity, starts: Tensor) -> bool:
+    """Whether a model takes latents with more dimensions on the left, and keeps their rows apart."""
+    with torch.no_grad():
+        try:
+            together = log_joint(starts)
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return torch.allclose(together, _by_row(log_joint)(starts), rtol=1e-3, equal_nan=True)
+
+
+def _by_row(log_joint: LogDensity) -> LogDensity:
+    """Evaluate rows one at a time, for models such as ``x @ slope`` that take one vector only."""
+    return lambda vectors: torch.stack([log_joint(row) for row in vectors])
 
 
 def prior_draws(space: LatentSpace, args: Any, kwargs: Any) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from guides.errors import OptionError, positive
+from guides.errors import positive
 from guides.latent_space import LatentSpace
 
 __all__ = ["StepSize"]
@@ -37,12 +37,13 @@ class StepSize(nn.Module):
     def __init__(self, initial: float, limit: float, num_steps: int | None = None) -> None:
         super().__init__()
         self.limit = positive("max_step_size", limit, instead="Write 0.5.")
-        if not 0 < initial < limit:
-            raise OptionError(
-                f"init_step_size must be positive and below max_step_size={limit}; got {initial}. "
-                f"Write init_step_size={limit / 100:g}, or raise max_step_size."
-            )
-        self.initial, self.num_steps = initial, num_steps
+        self.initial = positive(
+            "init_step_size",
+            initial,
+            below=self.limit,
+            instead=f"Write init_step_size={self.limit / 100:g}, or raise max_step_size.",
+        )
+        self.num_steps = num_steps
 
     def build(self, dim: int, like: Tensor | LatentSpace) -> None:
         """Create the parameter ``logit``, ``(dim,)`` or ``(num_steps, dim)``."""

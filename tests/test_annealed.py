@@ -363,9 +363,9 @@ def test_training_finds_the_posterior_from_a_learned_base(gaussian, x):
     [
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1; got 0. Without steps the guide equals its"),
         ({"num_steps": 2.0}, "got 2.0"),
-        ({"init_step_size": 0.0}, "init_step_size must be positive and below max_step_size=1.0; got 0.0"),
+        ({"init_step_size": 0.0}, "init_step_size must be positive and below 1; got 0.0"),
         ({"max_step_size": math.inf}, "max_step_size must be positive and finite; got inf"),
-        ({"init_damping": 0.0}, "init_damping must be between 0 and 1; got 0.0. Write init_damping=0.5."),
+        ({"init_damping": 0.0}, "init_damping must be positive and below 1; got 0.0. Write init_damping=0.5."),
         ({"init_damping": 1.0}, "got 1.0"),
         ({"init_damping": math.nan}, "got nan"),
     ],

@@ -531,7 +531,7 @@ def test_starts_of_lists():
     assert 1.0 < z.scale.item() < 2.0
     given = make(second="mean_field").setup(X, init={"mu": torch.tensor(0.7)})
     assert given.posterior_mean(X)["mu"].item() == pytest.approx(0.7)
-    with pytest.raises(DataError, match=r"init must give a value for each latent \(mu\)"):
+    with pytest.raises(DataError, match=r"init must give values of latents without an encoder \(mu\); got 'nu'"):
         make().setup(X, init={"nu": torch.tensor(0.7)})
     values = {"a": torch.tensor([0.3, -0.2]), "b": torch.tensor(1.1)}
     means = blocks().setup(X, init=values).posterior_mean(X)

@@ -185,7 +185,7 @@ def test_shapes_of_what_is_learned():
     [
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1; got 0. Without steps the guide equals its"),
         ({"num_steps": 2.0}, "got 2.0"),
-        ({"init_step_size": -0.1}, "init_step_size must be positive and below max_step_size=0.5; got -0.1"),
+        ({"init_step_size": -0.1}, "init_step_size must be positive and below 0.5; got -0.1"),
         ({"init_step_size": 0.0}, "got 0.0"),
         ({"init_step_size": 0.7}, "got 0.7. Write init_step_size=0.005, or raise max_step_size"),
         ({"max_step_size": -1.0}, "max_step_size must be positive and finite; got -1.0"),

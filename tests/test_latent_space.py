@@ -13,7 +13,18 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import nn
 
-from guides import DataError, HamiltonianGuide, LatentSpace, MeanFieldGuide, Minibatch, ModelError, OptionError
+from guides import (
+    AnnealedGuide,
+    DataError,
+    FullRankGuide,
+    HamiltonianGuide,
+    LatentSpace,
+    MeanFieldGuide,
+    Minibatch,
+    ModelError,
+    OptionError,
+)
+from ppl_models import OffsetGaussian
 from ppl_models.objectives import log_weights
 
 SUPPORTS = {
@@ -95,7 +106,8 @@ def test_amortised_layout_puts_the_data_where_the_plate_stands(dim):
     assert guide(x)["z"].shape == ((2, 5, 3) if dim == -1 else (5, 2, 3))
 
 
-def test_a_subsampled_plate_sees_the_guide_s_own_indices():
+@pytest.mark.parametrize("family", [HamiltonianGuide, AnnealedGuide])
+def test_the_force_on_globals_looks_at_a_minibatch_of_its_own(family):
     seen = []
 
     def model(x):
@@ -104,15 +116,57 @@ def test_a_subsampled_plate_sees_the_guide_s_own_indices():
             seen.append(rows.tolist())
             pyro.sample("x", dist.Normal(loc, 1.0), obs=x[rows])
 
-    guide = HamiltonianGuide(model, num_steps=2).setup(torch.randn(50))
+    guide = family(model, num_steps=3).setup(torch.randn(5000))
     seen.clear()
-    trace = poutine.trace(guide).get_trace(torch.randn(50))
-    poutine.trace(poutine.replay(model, trace=trace)).get_trace(torch.randn(50))
-    assert len(seen) == 4  # three forces, one replay
-    assert all(rows == seen[0] for rows in seen)
+    trace = poutine.trace(guide).get_trace(torch.randn(5000))
+    poutine.trace(poutine.replay(model, trace=trace)).get_trace(torch.randn(5000))
+    *forces, judged = seen
+    assert len(forces) in (3, 4)
+    assert all(rows == forces[0] for rows in forces)
+    assert judged != forces[0]
 
 
-@pytest.mark.parametrize("family", [MeanFieldGuide, HamiltonianGuide])
+@pytest.mark.parametrize("family", [HamiltonianGuide, AnnealedGuide])
+def test_bounds_of_minibatches_stay_below_the_evidence(family):
+    # With the rows that it is judged by, the force would raise the bound above it by hundreds of nats.
+    x = torch.randn(40, 20)
+
+    def model(x, size):
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(20), 1.0).to_event(1))
+        with pyro.plate("data", len(x), subsample_size=size) as rows:
+            batch = loc if loc.dim() == 1 else loc.unsqueeze(-2).squeeze(-3)
+            pyro.sample("x", dist.Normal(batch, 1.0).to_event(1), obs=x[rows])
+
+    exact = OffsetGaussian(20).log_evidence(x).item()
+    base = FullRankGuide(model).setup(x, None, init="laplace")
+    guide = family(model, base=base, num_steps=2, init_step_size=0.3).setup(x, None)
+    values = torch.stack([log_weights(model, guide, x, 4).values[0] for _ in range(800)]).detach()
+    assert values.mean() < exact + 5 * values.std() / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize("family", [HamiltonianGuide, AnnealedGuide])
+def test_forces_on_globals_refuse_the_minibatch_they_are_judged_by(family):
+    def given(x, rows):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), subsample=rows):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x[rows])
+
+    def whole(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    x = torch.randn(10)
+    with pytest.raises(ModelError, match="must not be moved by the density of the minibatch"):
+        family(given)(x, torch.tensor([1, 2]))
+    with Minibatch(30), pytest.raises(ModelError, match="must not be moved by the density of the minibatch"):
+        family(whole)(x)
+    family(given)(x, torch.arange(10))
+    with Minibatch(10):
+        family(whole)(x)
+
+
+@pytest.mark.parametrize("family", [MeanFieldGuide, FullRankGuide])
 def test_indices_given_to_a_plate_are_the_model_s(family):
     seen = []
 
@@ -339,3 +393,26 @@ def test_the_log_joint_of_a_datum_does_not_depend_on_the_size_of_its_minibatch()
     with Minibatch(30):
         scaled = space.log_joint(u, x)
     torch.testing.assert_close(scaled, space.log_joint(u, x))
+
+
+@pytest.mark.parametrize("family", [MeanFieldGuide, HamiltonianGuide])
+def test_masked_latents_are_refused(family):
+    def missing(y, seen):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y, obs_mask=seen)
+
+    y = torch.randn(3)
+    with pytest.raises(ModelError, match="latent 'y_unobserved' must not be masked: where the mask is False"):
+        family(missing)(y, torch.tensor([True, False, True]))
+
+
+def test_methods_of_one_object_are_one_model():
+    class Model:
+        def model(self):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    made = Model()
+    assert HamiltonianGuide(made.model, base=MeanFieldGuide(made.model), num_steps=1)()["z"].shape == ()
+    with pytest.raises(OptionError, match="of another model"):
+        HamiltonianGuide(made.model, base=MeanFieldGuide(Model().model))
