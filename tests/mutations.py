@@ -116,7 +116,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/laplace.py", "    directions = _shortened(density, mode, directions)\n", "", GAUSSIAN_FIT),
     ("guides/pathfinder.py", "+ log_scales + log_volume", "- log_scales + log_volume", GAUSSIAN_FIT),
     ("guides/base.py", "proposal.log_q - self.whitening.log_det", "proposal.log_q", STARTS),
-    ("guides/base.py", "return density + self.whitening.log_det", "return density", ANNEALED),
+    ("guides/base.py", "return density + self.whitening.log_det", "return density", LISTS),
     ("guides/base.py", "if self.whitening.is_diagonal else None", "", STARTS),
     # Lists, answers, starts, and what is said when a model or a trajectory does not hold.
     (

@@ -27,13 +27,13 @@ Make = Callable[[Model, nn.Module | None], Guide]
 
 
 def wide(model: Model, encoder: nn.Module | None) -> MeanFieldGuide:
-    """The base under all contract tests: a standard normal, or an encoder that starts near one."""
-    return MeanFieldGuide(model, encoder=encoder) if encoder else MeanFieldGuide(model, init_scale=1.0)
+    """The base under all contract tests: a normal wider than the posterior, or an encoder that starts near one."""
+    return MeanFieldGuide(model, encoder=encoder) if encoder else MeanFieldGuide(model, init_scale=1.2)
 
 
 def full_rank(model: Model, encoder: nn.Module | None, rank: int | None = None) -> FullRankGuide:
     if encoder is None:
-        return FullRankGuide(model, rank=rank, init_scale=1.0)
+        return FullRankGuide(model, rank=rank, init_scale=1.2)
     return FullRankGuide(model, rank=rank, encoder=nn.Sequential(encoder, WithCorrelations(1 if rank is None else 2)))
 
 
@@ -59,8 +59,8 @@ def halves(model: Model, encoder: nn.Module | None) -> GuideList:
     first = FIRST_SITES.get(type(model).__name__)
     if first is None:
         return GuideList(model, [wide(model, encoder)])
-    shared = MeanFieldGuide(model, expose=first, init_scale=1.0)
-    rest = MeanFieldGuide(model, hide=first, init_scale=1.0)
+    shared = MeanFieldGuide(model, expose=first, init_scale=1.2)
+    rest = MeanFieldGuide(model, hide=first, init_scale=1.2)
     return GuideList(model, [shared, HamiltonianGuide(model, base=rest, num_steps=2, init_step_size=0.2)])
 
 
