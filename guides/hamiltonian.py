@@ -53,9 +53,9 @@ class HamiltonianGuide(ChainedGuide):
 
     Raises:
         OptionError: If a number is outside its range, or ``tempering`` has an unknown name.
-        ModelError: On a call with a minibatch that the model did not draw itself, for latents that all data share: moved
-            by what they are judged by, they would put the bound above the evidence. In ``plate(subsample_size=...)``
-            the force draws a minibatch of its own.
+        ModelError: On a call with a minibatch that the model did not draw itself, for latents that all data share:
+            moved by what they are judged by, they would put the bound above the evidence. In
+            ``plate(subsample_size=...)`` the force draws a minibatch of its own.
         DivergedError: On a call while Pyro's validation is on, if the force is not finite.
 
     Example:
