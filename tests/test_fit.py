@@ -13,7 +13,16 @@ import torch
 from pyro.infer import Predictive
 from torch import nn
 
-from guides import DataError, DivergedError, HamiltonianGuide, MeanFieldGuide, ModelError, OptionError
+from guides import (
+    DataError,
+    DivergedError,
+    FullRankGuide,
+    HamiltonianGuide,
+    MeanFieldGuide,
+    ModelError,
+    OptionError,
+    PlanarGuide,
+)
 from ppl_models import VAE, OffsetGaussian
 from ppl_models.datasets import binarise
 from ppl_models.networks import MLPDecoder, MLPEncoder
@@ -78,7 +87,7 @@ def test_validation_has_the_same_noise_every_time(x):
     assert history.to_numpy() == pytest.approx(history.iloc[0], rel=1e-8)
 
 
-@pytest.mark.parametrize("guide", [MeanFieldGuide, functools.partial(HamiltonianGuide, num_steps=2)])
+@pytest.mark.parametrize("guide", [MeanFieldGuide, FullRankGuide])
 def test_validation_is_of_its_own_data_whatever_the_minibatches(x, guide):
     losses = [
         fitted(x, guide=guide, lr=1e-12, steps=1, batch_size=size, validation=x[:10], objective=ELBO(num_particles=5))[
@@ -132,7 +141,7 @@ def test_local_latents_in_minibatches_need_an_encoder(ready):
 
 def test_order_of_data_does_not_depend_on_the_guide(x):
     seen = {}
-    for guide in (MeanFieldGuide, functools.partial(HamiltonianGuide, num_steps=2)):
+    for guide in (MeanFieldGuide, functools.partial(PlanarGuide, num_layers=2)):
         batches = seen.setdefault(guide, [])
 
         def spy(batch, generator, batches=batches):
