@@ -1,0 +1,5 @@
+"""The answer to compare with."""
+
+from ppl_models.reference.nuts import nuts
+
+__all__ = ["nuts"]
