@@ -55,7 +55,7 @@ _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def _widen(x: Any) -> Any:
-    if isinstance(x, list | tuple):
+    if isinstance(x, list | tuple) and not isinstance(x, torch.Size):
         return tree_map(_widen_one, x)
     return _widen_one(x)
 

@@ -46,7 +46,7 @@ def inference_data(target: Target, chains: Chains, settings: Settings) -> Infere
     return data
 
 
-def _dims(name: str, shape: Any, event_dim: int, plates: Mapping[int | None, str], taken: Any) -> list[str]:
+def _dims(name: str, shape: Any, event_dim: int, plates: Mapping[int, str], taken: Any) -> list[str]:
     """Name a site's dimensions; a plate that shares its name with a site gives none."""
     batch = len(shape) - event_dim
     own = [f"{name}_dim_{i}" for i in range(len(shape))]

@@ -84,7 +84,8 @@ def _run(log_joint: Any, keys: jax.Array, starts: jax.Array, settings: Settings)
 
     state = jax.jit(jax.vmap(begin))(keys, starts)
     run = jax.jit(jax.vmap(advance))
-    parts = []
+    parts: list[dict[str, Any]] = []
+    first = 0
     with progress_bar("nuts (numpyro)", total, settings.progress) as show:
         for done in range(0, total, part):  # the last part may overshoot; what is too much is dropped below
             state, draws = run(state)

@@ -34,7 +34,7 @@ def operation(target: Any) -> Function | None:
     return OPERATIONS.get(target) or OPERATIONS.get(getattr(target, "overloadpacket", None))
 
 
-# ------------------------------------------------------------------------------------------------------- element by element
+# --------------------------------------------------------------------------------------------------- element by element
 
 
 def _plus(sign: int) -> Function:
@@ -175,7 +175,7 @@ ELEMENTWISE: dict[Any, Function] = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------------- reductions
+# ----------------------------------------------------------------------------------------------------------- reductions
 
 
 def _extreme(find: Function) -> Function:
@@ -191,7 +191,7 @@ def _reduce(function: Function) -> Function:
     return lambda x, dim=None, keepdim=False, dtype=None: function(x, axis=axes(dim), keepdims=keepdim)
 
 
-def _variance(x: Any, dim: Any = None, correction: float | None = 1, keepdim: bool = False) -> Any:
+def _variance(x: Any, dim: Any = None, correction: int | None = 1, keepdim: bool = False) -> Any:
     return jnp.var(x, axis=axes(dim), ddof=1 if correction is None else correction, keepdims=keepdim)
 
 
@@ -238,7 +238,7 @@ REDUCTIONS: dict[Any, Function] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------- linear algebra
+# ------------------------------------------------------------------------------------------------------- linear algebra
 
 
 def _same_batch(*matrices: Any) -> list[Any]:
@@ -300,6 +300,14 @@ def _convolution(
     return out if bias is None else out + bias.reshape(-1, *[1] * (x.ndim - 2))
 
 
+def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    dims = tuple(range(-len(shape), 0))
+    centred = x - x.mean(dims, keepdims=True)
+    out = centred * lax.rsqrt(jnp.square(centred).mean(dims, keepdims=True) + eps)
+    out = out if weight is None else out * weight
+    return (out if bias is None else out + bias), None, None
+
+
 LINEAR_ALGEBRA: dict[Any, Function] = {
     A.mm: jnp.matmul,
     A.bmm: jnp.matmul,
@@ -328,6 +336,7 @@ LINEAR_ALGEBRA: dict[Any, Function] = {
     A._linalg_check_errors: lambda *_, **__: None,  # a failed factorisation is NaN in JAX, and rejected
     A.linalg_matrix_exp: linalg.expm,
     A.convolution: _convolution,
+    A.native_layer_norm: _layer_norm,
 }
 
 #: By operation (all its overloads) or single overload.

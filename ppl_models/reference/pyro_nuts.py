@@ -63,7 +63,7 @@ def _recording_kernel(target: Target, settings: Settings) -> Any:
         with in_float64():
             return -target.log_joint(values["vector"])
 
-    class Recording(NUTS):  # type: ignore[misc]
+    class Recording(NUTS):
         """NUTS that says of its last transition what NumPyro's does."""
 
         stats: dict[str, Any]
@@ -76,11 +76,11 @@ def _recording_kernel(target: Target, settings: Settings) -> Any:
         def sample(self, params: Any) -> Any:
             calls_before, mean_before, diverged_before = calls, self._mean_accept_prob, len(self._divergences)
             params = super().sample(params)
-            count = self._t - self._warmup_steps if self._t > self._warmup_steps else self._t
+            count = self._t - settings.num_warmup if self._t > settings.num_warmup else self._t
             self.stats = {
                 "diverging": len(self._divergences) > diverged_before,
                 # Pyro keeps the running mean of what each transition had.
-                "acceptance_rate": mean_before + count * (self._mean_accept_prob - mean_before),
+                "acceptance_rate": min(1.0, max(0.0, mean_before + count * (self._mean_accept_prob - mean_before))),
                 "energy": self.energy,
                 "n_steps": calls - calls_before,
                 "lp": -float(self._fetch_from_cache()[1]),

@@ -43,7 +43,7 @@ class Tape:
             with in_float64(), _Whereabouts(where, target.current):
                 return target.log_joint(vector)
 
-        functional: Any = torch.func.functionalize(recorded)  # type: ignore[attr-defined]
+        functional: Any = torch.func.functionalize(recorded)
         with torch.no_grad():
             module = make_fx(functional, decompositions, _error_on_data_dependent_ops=False)(point)
         self._where = where
@@ -95,7 +95,7 @@ class _Whereabouts(TorchDispatchMode):
         mode = get_proxy_mode()
         assert mode is not None, "operations are recorded inside make_fx"
         line = _line(sys._getframe(1))
-        for node in reversed(mode.tracer.graph.nodes):  # type: ignore[attr-defined]
+        for node in reversed(mode.tracer.graph.nodes):
             if node.name in self.where:
                 break
             self.where[node.name] = self.current.place + line

@@ -79,7 +79,7 @@ class Target:
 
     def _observe(self) -> dict[str, Observed]:
         with torch.no_grad(), outside_plates(), poutine.block():
-            trace = poutine.trace(Feasible()(self.model)).get_trace(*self.args, **self.kwargs)
+            trace: Any = poutine.trace(Feasible()(self.model)).get_trace(*self.args, **self.kwargs)
         for site in trace.nodes.values():
             for frame in site.get("cond_indep_stack", ()):
                 if full_size(frame) != frame.size:
@@ -108,7 +108,7 @@ class Target:
             with in_float64(), torch.enable_grad():
                 value = self.log_joint(vector)
                 gradient = torch.autograd.grad(value, vector, allow_unused=True)[0]
-        except torch.linalg.LinAlgError:  # a matrix that is not positive definite
+        except torch._C._LinAlgError:  # a matrix that is not positive definite
             return vector.new_tensor(torch.nan), torch.full_like(vector, torch.nan).detach()
         return value.detach(), torch.zeros_like(vector) if gradient is None else gradient
 
