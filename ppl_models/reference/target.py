@@ -108,7 +108,7 @@ class Target:
             with in_float64(), torch.enable_grad():
                 value = self.log_joint(vector)
                 gradient = torch.autograd.grad(value, vector, allow_unused=True)[0]
-        except torch._C._LinAlgError:  # a matrix that is not positive definite
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a matrix that is not positive definite
             return vector.new_tensor(torch.nan), torch.full_like(vector, torch.nan).detach()
         return value.detach(), torch.zeros_like(vector) if gradient is None else gradient
 
