@@ -56,7 +56,7 @@ def replay(target: Target, point: Tensor) -> Callable[[jax.Array], jax.Array]:
     result = next(node for node in tape.nodes if node.op == "output").args[0]
 
     def log_joint(vector: jax.Array) -> jax.Array:
-        values: dict[fx.Node, Any] = known | {given: vector}
+        values: dict[fx.Node, Any] = known | {given: jnp.asarray(vector)}
         for node, function in steps:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             values[node] = function(*args, **kwargs)
