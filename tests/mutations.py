@@ -143,7 +143,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("guides/answers.py", "(upper if site.sign > 0 else lower)", "upper", ANSWERS),
     ("guides/answers.py", "for site in part.space.sites if site.is_real}", "for site in part.space.sites}", ANSWERS),
-    ("guides/answers.py", "poutine.block(), ", "", ANSWERS),
+    ("guides/answers.py", ", poutine.block()", "", ANSWERS),
     (
         "guides/whitening.py",
         "variance = (self.scale @ covariance @ self.scale.mT)",
@@ -170,6 +170,17 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/force.py", "if is_validation_enabled() and not", "if not", FORCE),
     ("guides/force.py", "latent = guide.whitening(position[row])", "latent = position[row]", FORCE),
     ("guides/force.py", "raise self._lost(position, position) from error", "raise", FORCE),
+    # Forces on globals, and minibatches.
+    ("guides/base.py", "            indices = {}\n", "            pass\n", LATENTS),
+    ("guides/base.py", '"own_rows": plate is None', '"own_rows": False', LATENTS),
+    ("guides/log_density.py", "drawn is None or drawn.size != full_size(frame)", "False", LATENTS),
+    ("guides/laplace.py", "(density.value(around) > value + RISE).any()", "False", STARTS),
+    (
+        "guides/starts.py",
+        "log_joint if _broadcasts(log_joint, starts[:2]) else _by_row(log_joint)",
+        "log_joint",
+        STARTS,
+    ),
     # The base class and the latent vector.
     ("guides/mean_field.py", "- log_scale.sum(-1)", "- log_scale.mean(-1)", GUIDES),
     ("guides/mean_field.py", "log_scale.exp() * noise", "log_scale.exp().detach() * noise", GUIDES),
@@ -178,7 +189,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/emission.py", "if site.is_real:", "if True:", GUIDES),
     ("guides/emission.py", "log_q.reshape(shape)", "log_q.reshape(shape) * 0", GUIDES),
     ("guides/emission.py", "stack.enter_context(self.plates[frame.name])", "pass", GUIDES),
-    ("guides/base.py", "base.model is not model", "False", LATENTS),
+    ("guides/base.py", "base.model != model", "False", LATENTS),
     ("guides/log_density.py", "            self._add(log_det)\n", "            pass\n", LATENTS),
     ("guides/log_density.py", "scale = scale * frame.size / full_size(frame)", "pass", LATENTS),
     ("guides/latent_space.py", "torch.random.fork_rng(), outside", "outside", LATENTS),

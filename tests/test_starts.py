@@ -445,12 +445,15 @@ def test_models_that_take_one_vector_at_a_time_are_searched_row_by_row(init):
     assert ((means["slope"] - exact).abs() < sds).all()
 
 
-def test_unbounded_densities_have_no_laplace_start():
+@pytest.mark.parametrize(
+    "law", [dist.HalfCauchy(5.0), dist.HalfNormal(5.0), dist.Exponential(0.2)], ids=lambda law: type(law).__name__
+)
+def test_unbounded_densities_have_no_laplace_start(law):
     y, error = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]), torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18])
 
     def centred(y, error):
         mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
-        spread = pyro.sample("spread", dist.HalfCauchy(5.0))
+        spread = pyro.sample("spread", law)
         with pyro.plate("schools", 8):
             effect = pyro.sample("effect", dist.Normal(mean, spread))
             pyro.sample("y", dist.Normal(effect, error), obs=y)
