@@ -269,15 +269,13 @@ class Guide(Answers, nn.Module, ABC):
         space = self.space
         plate = space.data_plate
         context = None
-        indices = call.indices
+        # What all data share must not know which of them it is judged by: a minibatch of its own, or all.
+        indices = {} if plate is None else call.indices
         if plate is not None:
             check_data(call)
-            if plate.name not in call.indices:
-                call.indices[plate.name] = space.data_indices(*call.args, given=call.given, **call.kwargs)
-            context = encode(self._innermost.encoder, call, call.indices[plate.name])
-        else:
-            # What all data share must not know which of them it is judged by: a minibatch of its own, or all.
-            indices = {}
+            if plate.name not in indices:
+                indices[plate.name] = space.data_indices(*call.args, given=call.given, **call.kwargs)
+            context = encode(self._innermost.encoder, call, indices[plate.name])
 
         def log_joint(vectors: Tensor) -> Tensor:
             if plate is None and any(len(drawn.rows) < drawn.size for drawn in call.indices.values()):

@@ -171,7 +171,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/force.py", "latent = guide.whitening(position[row])", "latent = position[row]", FORCE),
     ("guides/force.py", "raise self._lost(position, position) from error", "raise", FORCE),
     # Forces on globals, and minibatches.
-    ("guides/base.py", "            indices = {}\n", "            pass\n", LATENTS),
+    ("guides/base.py", "{} if plate is None else call.indices", "call.indices", LATENTS),
     ("guides/base.py", '"own_rows": plate is None', '"own_rows": False', LATENTS),
     ("guides/log_density.py", "drawn is None or drawn.size != full_size(frame)", "False", LATENTS),
     ("guides/laplace.py", "(density.value(around) > value + RISE).any()", "False", STARTS),
