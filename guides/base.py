@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
 from pyro.poutine.runtime import effectful, get_plates
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -20,6 +20,7 @@ from guides.emission import Emitter
 from guides.errors import DataError, ModelError, OptionError
 from guides.latent_space import LatentSpace, Model
 from guides.log_density import JUDGED
+from guides.noise import standard_normal
 from guides.plates import active_minibatches, depth
 from guides.starts import Init, set_start
 from guides.target import Proposal, Target
@@ -245,7 +246,7 @@ class Guide(Answers, nn.Module, ABC):
         inner = {dim + shift: size for dim, size in left.items()}
         target = self._target(call, inner)
         factors = self.factors(target) if self.whitening.is_diagonal else None
-        proposal = self._propose(target) if factors is None else None
+        proposal = self._propose(target, particles) if factors is None else None
         # Here the indices of every run of the model are known: with the plates they go to the model's own.
         for name, drawn in call.indices.items():
             if name not in call.plates:
@@ -288,11 +289,12 @@ class Guide(Answers, nn.Module, ABC):
         num_data = [] if context is None else [len(context)]
         return Target(torch.Size(particles + num_data), log_joint, context)
 
-    def _propose(self, target: Target) -> Proposal:
+    def _propose(self, target: Target, particles: Sequence[CondIndepStackFrame]) -> Proposal:
         """Draw in unconstrained coordinates."""
         like = target.context if target.context is not None else next(self.parameters(), None)
         dtype, device = (self.space.dtype, self.space.device) if like is None else (like.dtype, like.device)
-        noise = torch.randn(*target.batch_shape, self.noise_dim, dtype=dtype, device=device)
+        plates = [*(frame.name for frame in particles), *(plate.name for plate in [self.space.data_plate] if plate)]
+        noise = standard_normal([*target.batch_shape, self.noise_dim], [*plates, None], dtype=dtype, device=device)
         return self._unwhitened(self.propose(target, noise))
 
     def _unwhitened(self, proposal: Proposal) -> Proposal:

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
+from pyro.infer.elbo import ELBOModule
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from guides.errors import whole_number
 from ppl_models.objectives.log_weights import LogWeights, log_weights, paired_traces, plate_nesting
 
-__all__ = ["Objective"]
+__all__ = ["Estimate", "Objective", "ObjectiveModule"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an objective says of one batch.
+
+    Args:
+        loss: A number with a graph. Its value is minus the bound, in nats, for all data; its gradient is that of the
+            estimator, with whatever the objective weighs in training.
+        parts: What the ELBO of the same draws is made of, without a graph: ``"reconstruction"``, the mean log
+            likelihood, less a ``"kl[site]"`` for each latent.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+
+
+class ObjectiveModule(ELBOModule):
+    """An objective of one model and guide, as a module: what optimizers, Lightning and DDP see."""
+
+    elbo: Objective
+
+    def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
+        """The loss and its parts, at a model's arguments."""
+        return self.elbo.estimate(self.model, self.guide, *args, **kwargs)
 
 
 class Objective(PyroELBO):
@@ -76,12 +103,22 @@ class Objective(PyroELBO):
             self._found = (key, plate_nesting(model, guide, args, kwargs))
         return self._found[1]
 
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ObjectiveModule:
+        return ObjectiveModule(model, guide, self)  # type: ignore[arg-type]  # functions are as good as modules
+
+    def set_progress(self, *, step: int, epoch: int) -> None:
+        """Say how far training is: called before each step, for what changes on the way."""
+
+    def estimate(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Estimate:
+        """The loss of one batch, summed over data and scaled by N / B for a minibatch, and its parts."""
+        weights = self.log_weights(model, guide, *args, **kwargs)
+        return Estimate(-weights.scale * self.bound(weights.values).sum(), {})
+
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Minus the bound, summed over data and scaled by N / B for a minibatch, with its graph."""
-        weights = self.log_weights(model, guide, *args, **kwargs)
-        return -weights.scale * self.bound(weights.values).sum()
+        return self.estimate(model, guide, *args, **kwargs).loss
 
     @torch.no_grad()
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
