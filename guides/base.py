@@ -22,6 +22,7 @@ from guides.latent_space import LatentSpace, Model
 from guides.log_density import JUDGED
 from guides.noise import standard_normal
 from guides.plates import active_minibatches, depth
+from guides.rescoring import active_rescoring, rescored
 from guides.starts import Init, set_start
 from guides.target import Proposal, Target
 from guides.whitening import Law, Whitening
@@ -295,7 +296,10 @@ class Guide(Answers, nn.Module, ABC):
         dtype, device = (self.space.dtype, self.space.device) if like is None else (like.dtype, like.device)
         plates = [*(frame.name for frame in particles), *(plate.name for plate in [self.space.data_plate] if plate)]
         noise = standard_normal([*target.batch_shape, self.noise_dim], [*plates, None], dtype=dtype, device=device)
-        return self._unwhitened(self.propose(target, noise))
+        proposal = self.propose(target, noise)
+        if active_rescoring() is not None:
+            proposal = rescored(proposal, self.law(target), name=type(self).__name__)
+        return self._unwhitened(proposal)
 
     def _unwhitened(self, proposal: Proposal) -> Proposal:
         return Proposal(self.whitening(proposal.latent), proposal.log_q - self.whitening.log_det)

@@ -40,8 +40,9 @@ class Emitter:
         right = [] if plate is None else [latent.shape[-2]] + [1] * (depth(plate) - 1)
         shape = [*left_shape(self.left, len(right)), *right]
         delta = _Point(latent.reshape(*shape, self.space.dim), log_q.reshape(shape), event_dim=1)
+        names = [site.name for site in self.space.sites]
         with self._inside([plate] if plate is not None else []):
-            pyro.sample(name, delta, infer={"is_auxiliary": True})
+            pyro.sample(name, delta, infer=_auxiliary(names))
         unconstrained = self.space.split(latent, self.left)
         return {site.name: self._delta(site, unconstrained[site.name]) for site in self.space.sites}
 
@@ -55,7 +56,7 @@ class Emitter:
                 if site.is_real:
                     values[site.name] = pyro.sample(site.name, fn)
                     continue
-                unconstrained = pyro.sample(f"{site.name}_unconstrained", fn, infer={"is_auxiliary": True})
+                unconstrained = pyro.sample(f"{site.name}_unconstrained", fn, infer=_auxiliary([site.name]))
             values[site.name] = self._delta(site, unconstrained)
         return values
 
@@ -70,3 +71,8 @@ class Emitter:
             for frame in frames:
                 stack.enter_context(self.plates[frame.name])
             return stack.pop_all()
+
+
+def _auxiliary(latents: Iterable[str]) -> Any:
+    """Mark a site as none of the model's, but what some of its latents are made from."""
+    return {"is_auxiliary": True, "latents": tuple(latents)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from guides.bijections import bijection
 from guides.errors import ModelError
-from guides.plates import active_minibatches, check_same_size, check_shape, depth, full_size, sum_to
+from guides.plates import active_minibatches, active_rows, check_same_size, check_shape, depth, full_size, sum_to
 
 if TYPE_CHECKING:
     from guides.latent_space import LatentSpace
@@ -73,8 +73,9 @@ class FirstIndices(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["stop"] = True
-        if msg["name"] in self.given:
-            msg["value"], msg["done"] = self.given[msg["name"]], True
+        fixed = self.given.get(msg["name"]) if not site_is_subsample(msg) else active_rows(msg["name"])
+        if fixed is not None and not msg["done"]:
+            msg["value"], msg["done"] = fixed, True
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True

@@ -10,13 +10,16 @@ import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError, OptionError
 
 __all__ = [
     "Minibatch",
+    "SameRows",
     "active_minibatches",
+    "active_rows",
     "check_same_size",
     "check_shape",
     "depth",
@@ -65,6 +68,28 @@ class Minibatch(Messenger):
 def active_minibatches() -> list[Minibatch]:
     """The minibatches that are being computed, for runs of a model that outer handlers do not see."""
     return [handler for handler in _PYRO_STACK if isinstance(handler, Minibatch)]
+
+
+class SameRows(Messenger):
+    """Let all runs inside look at the same rows of plates that subsample: those of the first run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and not msg["done"] and msg["name"] in self.rows:
+            msg["value"], msg["done"] = self.rows[msg["name"]], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            self.rows[msg["name"]] = msg["value"]
+
+
+def active_rows(plate: str) -> Any:
+    """The rows of a plate that all runs must look at, if they are fixed."""
+    found = [handler.rows[plate] for handler in _PYRO_STACK if isinstance(handler, SameRows) and plate in handler.rows]
+    return found[-1] if found else None
 
 
 def check_same_size(site: str, frames: Iterable[CondIndepStackFrame], expected: Iterable[CondIndepStackFrame]) -> None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.elbo import ELBOModule
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from guides.errors import whole_number
-from ppl_models.objectives.log_weights import LogWeights, log_weights, paired_traces, plate_nesting
+from guides.errors import OptionError, choose, whole_number
+from guides.noise import Share
+from guides.plates import SameRows
+from guides.rescoring import Rescoring
+from ppl_models.objectives.chunks import RandomState, leaves_of, with_gradient
+from ppl_models.objectives.kl_weights import KLWeights
+from ppl_models.objectives.log_weights import RECONSTRUCTION, LogWeights, Score, total, weigh
+from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting
 
 __all__ = ["Estimate", "Objective", "ObjectiveModule"]
+
+Callables = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -39,57 +48,166 @@ class ObjectiveModule(ELBOModule):
 
     elbo: Objective
 
+    def __init__(self, model: Any, guide: Any, objective: Objective) -> None:
+        super().__init__(model, guide, objective)
+        self.kl = objective.kl
+
     def estimate(self, *args: Any, **kwargs: Any) -> Estimate:
         """The loss and its parts, at a model's arguments."""
         return self.elbo.estimate(self.model, self.guide, *args, **kwargs)
 
 
 class Objective(PyroELBO):
-    """A lower bound on the log evidence, made of log-weights; a subclass writes :meth:`bound`.
+    r"""A lower bound on the log evidence, made of log-weights.
 
-    Goes into ``pyro.infer.SVI(model, guide, optim, loss=objective)``; ``objective(model, guide)`` is a module whose
-    ``forward(*args)`` returns the loss, minus the bound, with its graph.
+    A subclass writes :meth:`bound` and its derivative, :meth:`shares`. An objective goes into
+    ``pyro.infer.SVI(model, guide, optim, loss=objective)``; ``objective(model, guide)`` is a module whose
+    ``forward(*args)`` returns the loss, minus the bound, with its graph. The value of a loss is always minus the bound
+    itself; estimators and weights change its gradient.
+
+    Gradients of guide sites that cannot be reparametrised are score-function ones, with the mean over the other
+    particles as a baseline: with one particle there is none.
 
     Args:
         num_particles: Number of draws from the guide.
         vectorize_particles: Whether to make them in one batched run. Models that cannot be batched need ``False``.
         max_plate_nesting: How many dimensions the plates of model and guide take; found by a run of both if not given.
+        gradient: Estimator of the guide's gradient; see the subclass.
+        chunk_size: How many particles to hold in memory at once; all by default. A first pass without a graph finds
+            the weights, a second one the gradient, chunk by chunk: twice the evaluations, and the same result. (Guides
+            of this library and normal sites of others draw the same noise in chunks; other sites draw anew.)
+        kl: How much the KL terms of the latents count in training; see :class:`~ppl_models.objectives.KLWeights`.
     """
 
+    #: The names that ``gradient`` may have.
+    gradients: ClassVar[tuple[str, ...]] = ("reparam",)
+
     def __init__(
-        self, *, num_particles: int = 1, vectorize_particles: bool = True, max_plate_nesting: int | None = None
+        self,
+        *,
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | None = None,
+        gradient: str = "reparam",
+        chunk_size: int | None = None,
+        kl: KLWeights | None = None,
     ) -> None:
         num_particles = whole_number("num_particles", num_particles, least=1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self._nesting = max_plate_nesting
         self._found: tuple[Any, int] | None = None
+        self.gradient = choose("gradient", gradient, self.gradients)
+        self.chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size, least=1)
+        if kl is not None and not isinstance(kl, KLWeights):
+            raise TypeError(f"kl must be KLWeights; got {kl!r}. Write kl=KLWeights(warmup=1000).")
+        self.kl = kl
+        self._steps = 0
+
+    # What a subclass writes.
 
     @abstractmethod
     def bound(self, values: Tensor) -> Tensor:
         """Reduce log-weights ``(particles, *plates)`` to a bound on each log evidence, ``(*plates,)``."""
 
-    def log_weights(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> LogWeights:
-        """Draw this objective's particles; see :func:`ppl_models.objectives.log_weights`."""
-        return log_weights(
-            model,
-            guide,
-            *args,
-            num_particles=self.num_particles,
-            vectorize_particles=self.vectorize_particles,
-            max_plate_nesting=self._nesting_of(model, guide, args, kwargs),
-            **kwargs,
-        )
+    @abstractmethod
+    def shares(self, values: Tensor) -> Tensor:
+        """Give the derivative of the bound by each log-weight, ``(particles, *plates)``; they sum to 1."""
 
-    def traces(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> tuple[Trace, Trace]:
+    def path_weights(self, shares: Tensor) -> Tensor:
+        """What multiplies a doubly reparametrised gradient, beside the shares, on its way through the draws."""
+        raise NotImplementedError(f"{type(self).__name__} has no doubly reparametrised gradient.")
+
+    def signal(
+        self, score: Score, values: Tensor, depths: tuple[int, ...], chosen: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """What a site's score is multiplied by, ``(particles, *batch)``: the bound, less what it is without a particle.
+
+        Without one, its log-weight is the mean of the others'.
+        """
+        size, bound = len(values), self.bound(values)
+        if size == 1:
+            signal = bound[None]
+        else:
+            others = (values.sum(0) - values) / (size - 1)
+            own = torch.eye(size, dtype=torch.bool, device=values.device).reshape(size, size, *[1] * bound.dim())
+            signal = bound - self.bound(torch.where(own, others, values[:, None]))
+        sizes = dict(zip(reversed(depths), reversed(bound.shape), strict=False))
+        return signal.reshape(size, *[sizes.get(dim, 1) for dim in range(score.log_q.dim() - 1, 0, -1)])
+
+    def check(self, weights: LogWeights) -> None:
+        """Raise if log-weights of this kind would not give a bound."""
+
+    # What users call.
+
+    def __call__(self, model: Callables, guide: Callables) -> ObjectiveModule:
+        return ObjectiveModule(model, guide, self)
+
+    def set_progress(self, *, step: int, epoch: int) -> None:
+        """Say how many steps and epochs are done: training calls it before each step, for what changes on the way."""
+        if self.kl is not None:
+            self.kl.set_progress(step=step, epoch=epoch)
+
+    def log_weights(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> LogWeights:
+        """Draw this objective's particles; see :func:`ppl_models.objectives.log_weights`."""
+        return self._draw(model, guide, args, kwargs)[0]
+
+    def estimate(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> Estimate:
+        """The loss of one batch, summed over data and scaled by N / B for a minibatch, and its parts."""
+        if self.chunk_size is not None and self.chunk_size < self.num_particles:
+            return self._estimate_in_chunks(model, guide, args, kwargs)
+        weights, rescorings = self._draw(model, guide, args, kwargs)
+        loss = -weights.scale * self.bound(weights.values).sum()
+        if torch.is_grad_enabled() and (self.kl is not None or weights.scores or self.gradient == "dreg"):
+            trained = self._trained(weights, rescorings, self._plan(weights))
+            loss = loss.detach() + (trained - trained.detach())
+        return Estimate(loss, _parts(weights))
+
+    def differentiable_loss(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the bound, summed over data and scaled by N / B for a minibatch, with its graph."""
+        return self.estimate(model, guide, *args, **kwargs).loss
+
+    @torch.no_grad()
+    def loss(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound, as a number."""
+        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound, as a number, its gradient added to the parameters': what ``SVI.step`` calls.
+
+        Raises:
+            OptionError: If KL terms are warmed up by epochs, which are not known here.
+        """
+        if self.kl is not None and self.kl.warmup:
+            if self.kl.per == "epoch":
+                raise OptionError(
+                    "a warm-up per epoch needs to be told the epoch; got a step of SVI. Write "
+                    "KLWeights(per='step'), or train with fit or train."
+                )
+            self.set_progress(step=self._steps, epoch=0)
+            self._steps += 1
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.item()
+
+    def traces(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
         """Run model and guide as the loss does (its first particle, if they are not batched), to look into."""
         nesting = self._nesting_of(model, guide, args, kwargs)
-        if nesting is None:
-            return paired_traces(model, guide, args, kwargs)
-        return paired_traces(model, guide, args, kwargs, self.num_particles, nesting)
+        return paired_traces(model, guide, args, kwargs, None if nesting is None else self.num_particles, nesting or 0)
+
+    def __repr__(self) -> str:
+        options = {"gradient": self.gradient, "chunk_size": self.chunk_size, "kl": self.kl} | self.options()
+        shown = [f"{k}={v!r}" for k, v in options.items() if v not in (None, "reparam")]
+        return f"{type(self).__name__}({', '.join([f'num_particles={self.num_particles}', *shown])})"
+
+    def options(self) -> dict[str, Any]:
+        """The subclass's own options, for the repr."""
+        return {}
+
+    # Inside.
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError("objectives are made of log-weights, not of traces: call log_weights().")
 
     def _nesting_of(self, model: Any, guide: Any, args: Any, kwargs: Any) -> int | None:
         if not self.vectorize_particles or self.num_particles == 1:
@@ -103,37 +221,113 @@ class Objective(PyroELBO):
             self._found = (key, plate_nesting(model, guide, args, kwargs))
         return self._found[1]
 
-    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> ObjectiveModule:
-        return ObjectiveModule(model, guide, self)  # type: ignore[arg-type]  # functions are as good as modules
+    def _draw(
+        self, model: Any, guide: Any, args: Any, kwargs: Any, rows: slice | None = None
+    ) -> tuple[LogWeights, list[Rescoring]]:
+        """Draw particles, all or some, and what follows each run's draws for their gradient."""
+        start, size = (0, self.num_particles) if rows is None else (rows.start, rows.stop - rows.start)
+        nesting = self._nesting_of(model, guide, args, kwargs)
+        runs: list[LogWeights] = []
+        rescorings: list[Rescoring] = []
+        same_rows = SameRows()
+        for _ in range(size if nesting is None else 1):
+            around: list[Messenger] = []
+            if self.gradient != "reparam" and torch.is_grad_enabled():
+                rescorings.append(Rescoring(weighted=self.gradient == "dreg"))
+                around.append(rescorings[-1])
+            if nesting is not None and size < self.num_particles:
+                around.append(Share(PARTICLES, size=self.num_particles, start=start))
+            batched = None if nesting is None else size
+            with same_rows:
+                traces = paired_traces(model, guide, args, kwargs, batched, nesting or 0, around)
+            runs.append(weigh(*traces, nesting=nesting))
+        weights = LogWeights.stack(runs)
+        self.check(weights)
+        return weights, rescorings
 
-    def set_progress(self, *, step: int, epoch: int) -> None:
-        """Say how far training is: called before each step, for what changes on the way."""
+    def _plan(self, weights: LogWeights) -> _Plan:
+        """What a gradient is made of, found from the values alone."""
+        with torch.no_grad():
+            chosen = None if self.kl is None else self.kl(weights)
+            values = weighted(weights.terms, chosen)
+            shares = self.shares(values)
+            path = self.path_weights(shares) if self.gradient == "dreg" else None
+            signals = [self.signal(score, values, weights.depths, chosen) for score in weights.scores]
+            return _Plan(chosen, shares, path, signals)
 
-    def estimate(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Estimate:
-        """The loss of one batch, summed over data and scaled by N / B for a minibatch, and its parts."""
-        weights = self.log_weights(model, guide, *args, **kwargs)
-        return Estimate(-weights.scale * self.bound(weights.values).sum(), {})
-
-    def differentiable_loss(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    def _trained(
+        self, weights: LogWeights, rescorings: list[Rescoring], plan: _Plan, rows: slice = slice(None)
     ) -> Tensor:
-        """Minus the bound, summed over data and scaled by N / B for a minibatch, with its graph."""
-        return self.estimate(model, guide, *args, **kwargs).loss
+        """A number whose gradient is that of the loss; of some of the particles, their part of it."""
+        if plan.path is not None:
+            path = plan.path[rows]
+            # One run of all particles, which have a dimension, or one run each, in which they have none.
+            of_runs = [path] if len(weights.depths) == path.dim() else path
+            for rescoring, run in zip(rescorings, of_runs, strict=True):
+                rescoring.weights, rescoring.depths = run, weights.depths
+        trained = (plan.shares[rows] * weighted(weights.terms, plan.chosen)).sum()
+        for score, signal in zip(weights.scores, plan.signals, strict=True):
+            trained = trained + (score.log_q * signal[rows]).sum()
+        return -weights.scale * trained
 
-    @torch.no_grad()
-    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Minus the bound, as a number."""
-        return self.differentiable_loss(model, guide, *args, **kwargs).item()
+    def _estimate_in_chunks(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Estimate:
+        assert self.chunk_size is not None, "asked for by the caller"
+        size, chunk_size = self.num_particles, self.chunk_size
+        chunks = [slice(start, min(start + chunk_size, size)) for start in range(0, size, chunk_size)]
+        nesting = self._nesting_of(model, guide, args, kwargs)
+        states: list[RandomState] = []
+        runs: list[LogWeights] = []
+        for rows in chunks:
+            # Particles of one batched run share its noise out; those of a loop come one after the other.
+            if states and nesting is not None:
+                states[0].restore()
+            states.append(RandomState.capture())
+            with torch.no_grad():
+                runs.append(self._draw(model, guide, args, kwargs, rows)[0])
+        weights = LogWeights.stack(runs)
+        loss = -weights.scale * self.bound(weights.values).sum()
+        gradients: dict[Tensor, Tensor] = {}
+        if torch.is_grad_enabled():
+            plan = self._plan(weights)
+            for rows, state in zip(chunks, states, strict=True):
+                state.restore()
+                trained = self._trained(*self._draw(model, guide, args, kwargs, rows), plan, rows)
+                leaves = leaves_of(trained)
+                for leaf, gradient in zip(leaves, torch.autograd.grad(trained, leaves) if leaves else (), strict=True):
+                    gradients[leaf] = gradient if leaf not in gradients else gradients[leaf] + gradient
+        if gradients:
+            loss = with_gradient(loss, list(gradients), list(gradients.values()))
+        return Estimate(loss, _parts(weights))
 
-    def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Minus the bound, as a number, its gradient added to the parameters': what ``SVI.step`` calls."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        return loss.item()
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError("objectives are made of log-weights, not of traces: call log_weights().")
+@dataclass(frozen=True)
+class _Plan:
+    """What a gradient is made of, without a graph.
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_particles={self.num_particles})"
+    Args:
+        chosen: The weight of each term; all 1 if ``None``.
+        shares: The derivative of the bound by each log-weight, ``(particles, *plates)``.
+        path: What multiplies a doubly reparametrised gradient, ``(particles, *plates)``.
+        signals: What each score is multiplied by, ``(particles, *batch)`` each.
+    """
+
+    chosen: dict[str, Tensor] | None
+    shares: Tensor
+    path: Tensor | None
+    signals: list[Tensor]
+
+
+def weighted(terms: Mapping[str, Tensor], chosen: Mapping[str, Tensor] | None) -> Tensor:
+    """The sum of terms, each as often as chosen."""
+    return total(terms if chosen is None else {name: chosen[name] * term for name, term in terms.items()})
+
+
+def _parts(weights: LogWeights) -> dict[str, Tensor]:
+    parts = {}
+    for name, values in weights.terms.items():
+        mean = weights.scale * values.detach().mean(0).sum()
+        if name == RECONSTRUCTION:
+            parts[name] = mean
+        else:
+            parts[f"kl[{name}]"] = -mean
+    return parts

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
-
-from torch import Tensor
-
-from guides.errors import ModelError
-from ppl_models.objectives.base import Objective
-from ppl_models.objectives.log_weights import LogWeights
+from ppl_models.objectives.kl_weights import KLWeights
+from ppl_models.objectives.vr_iwae import ImportanceWeighted
 
 __all__ = ["IWAE"]
 
 
-class IWAE(Objective):
+class IWAE(ImportanceWeighted):
     r"""Take the log of the average weight, per datum: the importance-weighted bound.
 
     .. math::
@@ -28,10 +21,16 @@ class IWAE(Objective):
         num_particles: K.
         vectorize_particles: See :class:`~ppl_models.objectives.Objective`.
         max_plate_nesting: See :class:`~ppl_models.objectives.Objective`.
+        gradient: ``"reparam"``, or ``"dreg"`` (doubly reparametrised), which leaves out the score term of the guide's
+            gradient without a bias; its signal does not drown as K grows.
+        chunk_size: See :class:`~ppl_models.objectives.Objective`.
+        kl: See :class:`~ppl_models.objectives.Objective`.
 
     Raises:
+        OptionError: If a number is out of range or an option unknown.
         ModelError: When evaluated with K > 1 on a minibatch that shares its latents: the exponential of a scaled log
-            likelihood is biased upwards, and the result would not be a bound.
+            likelihood is biased upwards, and the result would not be a bound; or with ``"dreg"`` and a guide that
+            cannot score its draws again.
 
     Example:
         >>> IWAE(num_particles=16)
@@ -40,25 +39,29 @@ class IWAE(Objective):
     References:
         Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, Importance Weighted Autoencoders, 2016,
         https://arxiv.org/abs/1509.00519, eq. 8.
+        George Tucker, Dieterich Lawson, Shixiang Gu, Chris J. Maddison, Doubly Reparameterized Gradient Estimators for
+        Monte Carlo Objectives, 2019, https://arxiv.org/abs/1810.04152, eq. 8.
+        Andriy Mnih, Danilo J. Rezende, Variational Inference for Monte Carlo Objectives, 2016,
+        https://arxiv.org/abs/1602.06725, eq. 10 (baselines of sites that cannot be reparametrised).
     """
 
+    alpha = 0.0
+
     def __init__(
-        self, *, num_particles: int = 16, vectorize_particles: bool = True, max_plate_nesting: int | None = None
+        self,
+        *,
+        num_particles: int = 16,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | None = None,
+        gradient: str = "reparam",
+        chunk_size: int | None = None,
+        kl: KLWeights | None = None,
     ) -> None:
         super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
+            num_particles=num_particles,
+            vectorize_particles=vectorize_particles,
+            max_plate_nesting=max_plate_nesting,
+            gradient=gradient,
+            chunk_size=chunk_size,
+            kl=kl,
         )
-
-    def log_weights(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> LogWeights:
-        weights = super().log_weights(model, guide, *args, **kwargs)
-        if weights.subsampled and self.num_particles > 1:
-            raise ModelError(
-                "IWAE needs all data where latents are shared; got a minibatch of the plate "
-                f"{weights.subsampled[0]!r}, for which it is no bound. Give all data, or use ELBO."
-            )
-        return weights
-
-    def bound(self, values: Tensor) -> Tensor:
-        return values.logsumexp(0) - math.log(len(values))

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
+from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError, whole_number
-from guides.plates import check_same_size, check_shape, depth, full_size, sum_to
+from guides.plates import SameRows, check_shape, depth, full_size, sum_to
+from ppl_models.objectives.traces import paired_traces, plate_nesting, sites_of, vectorised_plates
 
-__all__ = ["LogWeights", "log_weights", "paired_traces", "plate_nesting"]
+__all__ = ["RECONSTRUCTION", "LogWeights", "Score", "log_weights", "weigh"]
+
+#: The name of the term that holds the log likelihood.
+RECONSTRUCTION = "reconstruction"
+
+
+@dataclass(frozen=True)
+class Score:
+    r"""A guide site that cannot be reparametrised, for a score-function gradient.
+
+    Args:
+        log_q: Its log density, unscaled: ``(particles, *batch)``.
+        rewards: What its value has an influence on, by term, ``(particles, *batch)`` each: of the log-weight, the parts
+            in other members of its plates are left out.
+    """
+
+    log_q: Tensor
+    rewards: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,16 +45,51 @@ class LogWeights:
     r"""Log-weights :math:`\log w = \log p(x, z) - \log q` of one call of a model and guide.
 
     Args:
-        values: Shape ``(particles, *independent plates)``. A plate is independent if every site of model and guide
-            stands inside it: its data have evidences of their own. All else is summed.
+        terms: What they are the sum of, ``(particles, *independent plates)`` each: ``"reconstruction"``, the log
+            likelihood, and :math:`\log p - \log q` of each latent by its name, or by the names of those that a guide
+            draws as one vector. A plate is independent if every site of model and guide stands inside it: its data
+            have evidences of their own. All else is summed.
         scale: How often the independent data given stand for all data: N / B, or 1.
         subsampled: The names of plates that are subsampled but not independent: the values are then noisy, and
             unbiased only on the log scale.
+        depths: The position of each dimension among the batch dimensions, counted from the right, from 1.
+        scores: The guide sites that cannot be reparametrised.
     """
 
-    values: Tensor
+    terms: dict[str, Tensor]
     scale: float
     subsampled: tuple[str, ...]
+    depths: tuple[int, ...] = ()
+    scores: tuple[Score, ...] = ()
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The log-weights, ``(particles, *independent plates)``."""
+        return total(self.terms)
+
+    @classmethod
+    def stack(cls, runs: Sequence[LogWeights]) -> LogWeights:
+        """Put runs of one particle, or of batches of them, one behind the other."""
+        if len(runs) == 1:
+            return runs[0]
+
+        def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        first = runs[0]
+        scores = [
+            Score(torch.cat([score.log_q for score in same]), joined([score.rewards for score in same]))
+            for same in zip(*[run.scores for run in runs], strict=True)
+        ]
+        return cls(joined([run.terms for run in runs]), first.scale, first.subsampled, first.depths, tuple(scores))
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of terms."""
+    first, *others = terms.values()
+    for term in others:
+        first = first + term
+    return first
 
 
 def log_weights(
@@ -63,8 +114,7 @@ def log_weights(
 
     Raises:
         OptionError: If ``num_particles`` is less than 1.
-        ModelError: If a guide site cannot be reparametrised (unless gradients are switched off), or the guide's sites
-            are not the model's latents.
+        ModelError: If the guide's sites are not the model's latents.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -82,91 +132,99 @@ def log_weights(
     """
     whole_number("num_particles", num_particles, least=1)
     if num_particles == 1 or not vectorize_particles:
-        runs = [_weigh(*paired_traces(model, guide, args, kwargs), particle_dim=None) for _ in range(num_particles)]
-        return LogWeights(torch.stack([run.values for run in runs]), runs[0].scale, runs[0].subsampled)
+        with SameRows():
+            runs = [weigh(*paired_traces(model, guide, args, kwargs), nesting=None) for _ in range(num_particles)]
+        return LogWeights.stack(runs)
     if max_plate_nesting is None:
         max_plate_nesting = plate_nesting(model, guide, args, kwargs)
     traces = paired_traces(model, guide, args, kwargs, num_particles, max_plate_nesting)
-    return _weigh(*traces, particle_dim=-max_plate_nesting - 1)
+    return weigh(*traces, nesting=max_plate_nesting)
 
 
-def plate_nesting(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> int:
-    """Count the batch dimensions that one run of a model and guide takes."""
-    with torch.no_grad(), torch.random.fork_rng(), poutine.block():
-        traces = paired_traces(model, guide, args, kwargs)
-    return max(
-        [len(site["fn"].batch_shape) for site in _sites(*traces)] + [depth(frame) for frame in _frames(_sites(*traces))]
-    )
+def weigh(model_trace: Trace, guide_trace: Trace, *, nesting: int | None) -> LogWeights:
+    """Weigh what a guide drew.
 
-
-def paired_traces(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    num_particles: int | None = None,
-    max_plate_nesting: int = 0,
-) -> tuple[Trace, Trace]:
-    """Run the guide, and the model on what it drew, once or on a batch of particles: traces of model and guide."""
-    particles: AbstractContextManager[Any] = nullcontext()
-    if num_particles is not None:
-        particles = pyro.plate("num_particles_vectorized", num_particles, dim=-max_plate_nesting - 1)
-    with particles:
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        replayed = _SamePlates(guide_trace)(poutine.replay(model, trace=guide_trace))
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
-    return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
-
-
-class _SamePlates(Messenger):
-    """Sees, before a model uses a latent, that it stands in plates of the sizes that it has in the guide."""
-
-    def __init__(self, guide_trace: Trace) -> None:
-        super().__init__()
-        self.nodes = guide_trace.nodes
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.nodes and not site_is_subsample(msg):
-            check_same_size(msg["name"], msg["cond_indep_stack"], self.nodes[msg["name"]]["cond_indep_stack"])
-
-
-def _sites(*traces: Trace) -> list[Any]:
-    sites: list[Any] = [site for trace in traces for site in trace.nodes.values() if site["type"] == "sample"]
-    return [site for site in sites if not site["infer"].get("_deterministic", False)]
-
-
-def _frames(sites: Iterable[Any]) -> list[CondIndepStackFrame]:
-    return [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
-
-
-def _weigh(model_trace: Trace, guide_trace: Trace, particle_dim: int | None) -> LogWeights:
-    sites = _sites(model_trace, guide_trace)
+    Args:
+        model_trace: The model's run on it.
+        guide_trace: The guide's run.
+        nesting: How many batch dimensions stand right of the particles; ``None`` if there is one particle, without a
+            dimension.
+    """
+    sites = sites_of(model_trace, guide_trace)
     _check_match(model_trace, guide_trace)
-    for site in _sites(guide_trace):
-        if torch.is_grad_enabled() and not site["is_observed"] and not site["fn"].has_rsample:
-            raise ModelError(
-                f"guide sites must be reparametrised; got {site['name']!r} ({type(site['fn']).__name__}). "
-                "Use pyro.infer.TraceGraph_ELBO for this guide."
-            )
+    particle_dim = None if nesting is None else -nesting - 1
     shared = set.intersection(*[{f for f in site["cond_indep_stack"] if f.vectorized} for site in sites])
-    by_name = {frame.name: frame for frame in _frames(sites)}
+    by_name = {frame.name: frame for frame in vectorised_plates(sites)}
     # The particles are the leftmost plate of all, so that their dimension comes first.
     kept = sorted((by_name[frame.name] for frame in shared), key=depth, reverse=True)
     independent = {frame.name: frame for frame in kept if frame.dim != particle_dim}
     subsampled = tuple(n for n, f in by_name.items() if n not in independent and full_size(f) != f.size)
-    total: Any = 0.0
-    dims = {depth(frame) for frame in kept}
-    for site in _sites(model_trace):
-        total = total + _log_prob(site, independent, dims)
-    for site in _sites(guide_trace):
-        total = total - _log_prob(site, independent, dims)
-    scale = math.prod(full_size(frame) / frame.size for frame in independent.values())
-    return LogWeights(total.expand([frame.size for frame in kept]), scale, subsampled)
+    depths, sizes = tuple(depth(frame) for frame in kept), [frame.size for frame in kept]
+
+    names = _names_of_terms(model_trace, guide_trace)
+    parts = [_Part.of(site, names, 1.0, independent) for site in sites_of(model_trace)]
+    parts += [_Part.of(site, names, -1.0, independent) for site in sites_of(guide_trace)]
+    terms: dict[str, Any] = {}
+    for part in parts:
+        reduced = sum_to(part.log_prob, depths)
+        known = terms.get(part.name)
+        terms[part.name] = part.sign * reduced if known is None else known + part.sign * reduced
+    shape = sizes if nesting is not None else [1, *sizes]
+    leading = () if nesting is not None else (None,)
+    scores = []
+    for site in sites_of(guide_trace):
+        if not site["is_observed"] and not site["fn"].has_rsample:
+            scores.append(_score(site, parts, leading))
+    return LogWeights(
+        {name: term.expand(shape) for name, term in terms.items()},
+        math.prod(full_size(frame) / frame.size for frame in independent.values()),
+        subsampled,
+        depths,
+        tuple(scores),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The log density of one site, with its sign in the log-weight and the term that it belongs to."""
+
+    name: str
+    sign: float
+    log_prob: Tensor
+    frames: frozenset[CondIndepStackFrame]
+
+    @classmethod
+    def of(cls, site: Any, names: Mapping[str, str], sign: float, independent: Mapping[str, Any]) -> _Part:
+        """Take it unsummed; scaled by all but the independent plates."""
+        scale = site["scale"]
+        for frame in site["cond_indep_stack"]:
+            if frame.name in independent:
+                scale = scale * frame.size / full_size(frame)
+        log_prob: Tensor = site["fn"].log_prob(site["value"])
+        check_shape(site["name"], log_prob.shape, site["cond_indep_stack"], ())
+        frames = frozenset(frame for frame in site["cond_indep_stack"] if frame.vectorized)
+        name = names.get(site["name"], RECONSTRUCTION)
+        return cls(name, sign, scale_and_mask(log_prob, scale, site["mask"]), frames)
+
+
+def _score(site: Any, parts: Sequence[_Part], leading: tuple[None, ...]) -> Score:
+    frames = {frame for frame in site["cond_indep_stack"] if frame.vectorized}
+    size = max((depth(frame) for frame in frames), default=0)
+    rewards: dict[str, Any] = defaultdict(float)
+    for part in parts:
+        kept = {depth(frame): frame.size for frame in part.frames & frames}
+        reduced = sum_to(part.log_prob.detach(), kept).reshape([kept.get(dim, 1) for dim in range(size, 0, -1)])
+        rewards[part.name] = rewards[part.name] + part.sign * reduced
+    log_q = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+    shape = torch.broadcast_shapes(log_q.shape, *[reward.shape for reward in rewards.values()])
+    return Score(
+        log_q.expand(shape)[leading], {name: reward.expand(shape)[leading] for name, reward in rewards.items()}
+    )
 
 
 def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
-    latent = {site["name"] for site in _sites(model_trace) if not site["is_observed"]}
-    drawn = {s["name"] for s in _sites(guide_trace) if not s["is_observed"] and not s["infer"].get("is_auxiliary")}
+    latent = {site["name"] for site in sites_of(model_trace) if not site["is_observed"]}
+    drawn = {s["name"] for s in sites_of(guide_trace) if not s["is_observed"] and not s["infer"].get("is_auxiliary")}
     if latent != drawn:
         raise ModelError(
             f"a guide must draw the model's latents, {sorted(latent)}; got {sorted(drawn)}. Is it the guide of another "
@@ -174,12 +232,26 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
         )
 
 
-def _log_prob(site: Any, independent: Collection[str], kept: set[int]) -> Tensor:
-    """A site's log density, summed over all dimensions but those kept; scaled by all but the independent plates."""
-    scale = site["scale"]
-    for frame in site["cond_indep_stack"]:
-        if frame.name in independent:
-            scale = scale * frame.size / full_size(frame)
-    log_prob: Tensor = site["fn"].log_prob(site["value"])
-    check_shape(site["name"], log_prob.shape, site["cond_indep_stack"], ())
-    return sum_to(scale_and_mask(log_prob, scale, site["mask"]), kept)
+def _names_of_terms(model_trace: Trace, guide_trace: Trace) -> dict[str, str]:
+    """Which term each site that is not data belongs to; latents that are drawn as one vector share theirs."""
+    latents = [site["name"] for site in sites_of(model_trace) if not site["is_observed"]]
+    drawn = sites_of(guide_trace)
+    made = tuple(site["name"] for site in drawn if site["name"] in latents and _is_point(site["fn"]))
+    groups = {name: {name} for name in latents}
+    auxiliary = {}
+    for site in drawn:
+        if site["name"] not in groups:
+            # Ours say whose vector it is; from one of Pyro's, every latent that is a function may come.
+            about = site["infer"].get("latents", made) or tuple(latents)
+            auxiliary[site["name"]] = about[0]
+            joint = set().union(*[groups[name] for name in about])
+            for name in joint:
+                groups[name] = joint
+    labels = {name: ", ".join(other for other in latents if other in group) for name, group in groups.items()}
+    return labels | {name: labels[latent] for name, latent in auxiliary.items()}
+
+
+def _is_point(fn: Any) -> bool:
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)

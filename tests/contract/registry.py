@@ -20,7 +20,7 @@ from guides import (
 )
 from ppl_models import VAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
-from ppl_models.objectives import ELBO, IWAE, Objective
+from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
 
 Model = Callable[..., Any]
 Make = Callable[[Model, nn.Module | None], Guide]
@@ -128,8 +128,16 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 #: name -> constructor from a number of particles
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "elbo": lambda k: ELBO(num_particles=k),
-    "iwae": lambda k: IWAE(num_particles=k),
+    "elbo-stl": lambda k: ELBO(num_particles=k, gradient="stl"),
     "elbo-looped": lambda k: ELBO(num_particles=k, vectorize_particles=False),
+    "elbo-chunked": lambda k: ELBO(num_particles=k, chunk_size=1),
+    "elbo-weighted": lambda k: ELBO(num_particles=k, kl=KLWeights(end=0.5, free_bits=0.01)),
+    "iwae": lambda k: IWAE(num_particles=k),
+    "iwae-dreg": lambda k: IWAE(num_particles=k, gradient="dreg"),
+    "iwae-looped-dreg": lambda k: IWAE(num_particles=k, gradient="dreg", vectorize_particles=False),
+    "iwae-chunked-dreg": lambda k: IWAE(num_particles=k, gradient="dreg", chunk_size=2),
+    "vr_iwae": lambda k: VRIWAE(0.4, num_particles=k),
+    "vr_iwae-dreg": lambda k: VRIWAE(0.4, num_particles=k, gradient="dreg"),
 }
 
 

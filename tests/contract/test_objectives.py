@@ -172,7 +172,7 @@ def test_a_wrong_number_of_particles_is_refused(make, number):
 
 def test_an_unknown_option_is_refused(make):
     with pytest.raises(TypeError, match="num_particle"):
-        type(make(2))(num_particle=3)
+        type(make(2))(*[0.5] * (type(make(2)) is family.VRIWAE), num_particle=3)
 
 
 def test_float32_models_work(make):

@@ -1,0 +1,76 @@
+"""What chunks of particles need: noise drawn again, and gradients that are found before they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["RandomState", "leaves_of", "with_gradient"]
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's generators, to draw the same noise again."""
+
+    cpu: Tensor
+    devices: tuple[Tensor, ...]
+
+    @classmethod
+    def capture(cls) -> RandomState:
+        """Take it as it is now."""
+        used = torch.cuda.is_available() and torch.cuda.is_initialized()
+        return cls(torch.random.get_rng_state(), tuple(torch.cuda.get_rng_state_all()) if used else ())
+
+    def restore(self) -> None:
+        """Go back to it."""
+        torch.random.set_rng_state(self.cpu)
+        if self.devices:
+            torch.cuda.set_rng_state_all(list(self.devices))
+
+
+def leaves_of(output: Tensor) -> list[Tensor]:
+    """The parameters that an output depends on: where its graph ends."""
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found[id(leaf)] = leaf
+        stack += [before for before, _ in node.next_functions]
+    return list(found.values())
+
+
+def with_gradient(value: Tensor, leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Give a number the gradient that was found for it, as an ordinary output of autograd.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor(2.0, requires_grad=True)
+        >>> with_gradient(torch.tensor(5.0), [x], [torch.tensor(3.0)]).backward()
+        >>> x.grad
+        tensor(3.)
+    """
+    loss: Tensor = _WithGradient.apply(value, tuple(gradients), *leaves)
+    return loss
+
+
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor, ...], *leaves: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(outputs[0] * gradient for gradient in ctx.gradients)
