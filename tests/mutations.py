@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = "tests/contract/test_guides.py"
 MODELS = "tests/contract/test_models.py"
 OBJECTIVES = "tests/contract/test_objectives.py"
+ESTIMATORS = "tests/test_objectives.py"
 HAMILTONIAN = "tests/test_hamiltonian.py"
 LATENTS = "tests/test_latent_space.py"
 GAUSSIAN = "tests/test_gaussian.py"
@@ -222,11 +223,21 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     # Objectives.
     ("ppl_models/objectives/log_weights.py", "    _check_match(model_trace, guide_trace)\n", "", FIT),
     ("ppl_models/objectives/base.py", "self._found[0] != key", "False", OBJECTIVES),
-    ("ppl_models/objectives/iwae.py", "- math.log(len(values))", "", OBJECTIVES),
-    ("ppl_models/objectives/iwae.py", "values.logsumexp(0)", "values.sum(-1, keepdim=True).logsumexp(0)", OBJECTIVES),
+    ("ppl_models/objectives/vr_iwae.py", "- math.log(len(values))", "", OBJECTIVES),
+    (
+        "ppl_models/objectives/vr_iwae.py",
+        "(power * values).logsumexp(0)",
+        "(power * values.sum(-1, keepdim=True)).logsumexp(0)",
+        OBJECTIVES,
+    ),
     ("ppl_models/objectives/elbo.py", "values.mean(0)", "values.logsumexp(0)", OBJECTIVES),
     ("ppl_models/objectives/elbo.py", "values.mean(0)", "values.sum(0)", OBJECTIVES),
-    ("ppl_models/objectives/base.py", "-weights.scale * self", "-self", OBJECTIVES),
+    (
+        "ppl_models/objectives/base.py",
+        "loss = -weights.scale * self.bound(weights.values).sum()\n        if torch",
+        "loss = -self.bound(weights.values).sum()\n        if torch",
+        OBJECTIVES,
+    ),
     (
         "ppl_models/objectives/log_weights.py",
         "            scale = scale * frame.size / full_size(frame)\n",
@@ -235,11 +246,11 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "ppl_models/objectives/log_weights.py",
-        "total = total - _log_prob(site, independent, dims)",
-        "total = total + 0 * _log_prob(site, independent, dims)",
+        "_Part.of(site, names, -1.0, independent)",
+        "_Part.of(site, names, 0.0, independent)",
         GUIDES,
     ),
-    ("ppl_models/objectives/log_weights.py", "torch.no_grad(), torch.random.fork_rng()", "torch.no_grad()", OBJECTIVES),
+    ("ppl_models/objectives/traces.py", "torch.no_grad(), torch.random.fork_rng()", "torch.no_grad()", OBJECTIVES),
     # Models.
     ("ppl_models/gaussian.py", "- 0.5 * torch.log1p(n / variance)", "", GAUSSIAN),
     ("ppl_models/gaussian.py", "(n - 1 - variance)", "(n - variance)", GAUSSIAN),
@@ -279,6 +290,62 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/datasets/idx.py", 'f">{rank}I"', 'f"<{rank}I"', DATASETS),
     ("ppl_models/files.py", "yield temporary", "yield final", DATASETS),
     ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
+    # Objectives: estimators, weights, chunks.
+    ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
+    (
+        "guides/rescoring.py",
+        "latent, fixed = rescoring.follow(proposal.latent), detach(law)",
+        "latent, fixed = rescoring.follow(proposal.latent), law",
+        ESTIMATORS,
+    ),
+    ("guides/rescoring.py", "    value.register_hook(weigh)\n", "    pass\n", ESTIMATORS),
+    ("guides/noise.py", "slice(share.start, share.start + shape[dim])", "slice(0, shape[dim])", ESTIMATORS),
+    ("guides/log_density.py", 'else active_rows(msg["name"])', "else None", OBJECTIVES),
+    (
+        "ppl_models/objectives/traces.py",
+        "        with particles:\n            guide_trace",
+        "        if True:\n            guide_trace",
+        OBJECTIVES,
+    ),
+    ("ppl_models/objectives/vr_iwae.py", "return self.alpha + (1 - self.alpha) * shares", "return shares", ESTIMATORS),
+    (
+        "ppl_models/objectives/vr_iwae.py",
+        "torch.softmax((1 - self.alpha) * values, 0)",
+        "torch.softmax(values, 0)",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/vr_iwae.py", "math.log(len(values))) / power", "math.log(len(values)))", ESTIMATORS),
+    ("ppl_models/objectives/elbo.py", "return (reward - others) / size", "return (reward + others) / size", ESTIMATORS),
+    (
+        "ppl_models/objectives/base.py",
+        "torch.where(own, others, values[:, None])",
+        "torch.where(own, values, others)",
+        ESTIMATORS,
+    ),
+    (
+        "ppl_models/objectives/base.py",
+        "loss = loss.detach() + (trained - trained.detach())",
+        "loss = trained",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/base.py", "                states[0].restore()\n", "                pass\n", ESTIMATORS),
+    (
+        "ppl_models/objectives/base.py",
+        "gradient if leaf not in gradients else gradients[leaf] + gradient",
+        "gradient",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/log_weights.py", "part.frames & frames", "part.frames", ESTIMATORS),
+    ("ppl_models/objectives/kl_weights.py", "beta = beta * self._of_site(name)", "self._of_site(name)", ESTIMATORS),
+    (
+        "ppl_models/objectives/kl_weights.py",
+        "-values.detach().mean() > self.free_bits",
+        "-values.detach().mean() < self.free_bits",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/kl_weights.py", "min(at / self.warmup, 1.0)", "at / self.warmup", ESTIMATORS),
+    ("ppl_models/objectives/gradient_report.py", "(mean - variance / size).clamp(min=0)", "mean", ESTIMATORS),
+    ("ppl_models/objectives/gradient_report.py", "((len(groups) - 1) * left_out", "(left_out", ESTIMATORS),
 ]
 
 

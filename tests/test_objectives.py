@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 
 from guides import FullRankGuide, GuideList, HamiltonianGuide, IAFGuide, MeanFieldGuide, ModelError, OptionError
 from ppl_models import OffsetGaussian
-from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, log_weights
+from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, gradient_report, log_weights
 from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
 from tests.contract.registry import full_rank, halves, one_gradient, wide
 
@@ -598,3 +598,46 @@ def test_chunks_fit_in_svi():
     for _ in range(100):
         svi.step(x)
     assert Trace_ELBO(num_particles=200).loss(gaussian, guide, x) < before
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+
+
+def test_report_knows_signal_and_noise_of_a_known_gradient():
+    def model():
+        pyro.sample("z", dist.Normal(torch.full((2,), 3.0), 1.0).to_event(1))
+
+    guide = MeanFieldGuide(model, init_scale=0.5).setup()
+    report = gradient_report(model, guide, objectives=[ELBO(gradient="stl"), ELBO()], num_draws=4000, seed=0)
+    stl, reparam = report.to_dict("records")
+    # By loc: z - 3 - (z - 0) / 0.25, with z = 0.5 e; by log scale the same times 0.5 e.
+    slope, noise = 3.0, 0.5 - 0.5 / 0.25
+    loc_variance, log_scale_variance = noise**2, (0.5 * slope) ** 2 + 2 * (0.5 * noise) ** 2
+    assert stl["variance"] == pytest.approx(2 * (loc_variance + log_scale_variance), abs=4 * stl["variance_error"])
+    norm = math.sqrt(2 * (slope**2 + (0.5 * noise) ** 2))
+    for row in (stl, reparam):
+        assert row["norm"] == pytest.approx(norm, abs=4 * row["norm_error"])
+        assert row["snr"] == pytest.approx(row["norm"] / math.sqrt(row["variance"]), rel=1e-6)
+        assert 0 < row["snr_error"] < 0.1 * row["snr"]
+        assert row["seconds"] > 0
+    kl = dist.Normal(0.0, 0.5).entropy() - 0.5 * (9 + 0.25) - 0.5 * math.log(2 * math.pi)
+    assert stl["bound"] == pytest.approx(2 * kl.item(), abs=4 * stl["bound_error"])
+    assert guide.loc.grad is None
+
+
+def test_report_shows_that_signal_drowns_in_iwae_and_not_in_dreg():
+    problem = AMORTISED["linear_vae"]()
+    guide = wide(problem.model, problem.encoder).setup(*problem.args)
+    objectives = [make(num_particles=k, gradient=g) for make, k, g in ((IWAE, 64, "reparam"), (IWAE, 64, "dreg"))]
+    state = torch.random.get_rng_state()
+    report = gradient_report(problem.model, guide, *problem.args, objectives=objectives, num_draws=100, seed=0)
+    snr = report[report["parameters"] == "guide"]["snr"].tolist()
+    assert snr[1] > 3 * snr[0]
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_report_needs_objectives_and_draws():
+    with pytest.raises(OptionError, match="objectives must be a list"):
+        gradient_report(two_sites, MeanFieldGuide(two_sites), TWO_X, objectives=[])
+    with pytest.raises(OptionError, match="num_draws must be a whole number of at least 20"):
+        gradient_report(two_sites, MeanFieldGuide(two_sites), TWO_X, objectives=[ELBO()], num_draws=5)

@@ -2,6 +2,7 @@
 
 from ppl_models.objectives.base import Estimate, Objective, ObjectiveModule
 from ppl_models.objectives.elbo import ELBO
+from ppl_models.objectives.gradient_report import gradient_report
 from ppl_models.objectives.iwae import IWAE
 from ppl_models.objectives.kl_weights import KLWeights
 from ppl_models.objectives.log_weights import LogWeights, log_weights
@@ -16,5 +17,6 @@ __all__ = [
     "LogWeights",
     "Objective",
     "ObjectiveModule",
+    "gradient_report",
     "log_weights",
 ]
