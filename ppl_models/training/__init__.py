@@ -1,5 +1,6 @@
-"""Training a model together with a guide."""
+"""Training a model together with a guide, and keeping the two."""
 
 from ppl_models.training.fit import FitResult, fit
+from ppl_models.training.saving import load, save
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "load", "save"]
