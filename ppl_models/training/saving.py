@@ -21,7 +21,7 @@ from guides.errors import DataError, ModelError
 from guides.supports import from_plain, to_plain
 from ppl_models.files import atomic_path
 
-__all__ = ["load", "read_file", "save", "write_file"]
+__all__ = ["load", "read_file", "restore", "save", "state_of", "write_file"]
 
 #: The number of the layout of our files; raised when it changes.
 FORMAT = 1
@@ -55,9 +55,7 @@ def save(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callabl
         >>> guide
         MeanFieldGuide(LatentSpace(dim=2, sites=[z: (2,) real]))
     """
-    content = {name: _state(part) for name, part in (("model", model), ("guide", guide))}
-    content["parameters"] = _global_parameters() if not _are_modules(model, guide) else {}
-    write_file(path, "fit", content)
+    write_file(path, "fit", state_of(model, guide))
 
 
 def load(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callable[..., Any]) -> None:
@@ -77,7 +75,22 @@ def load(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callabl
             parameters of another dtype.
     """
     device = next((p.device for p in model.parameters()), None) if isinstance(model, nn.Module) else None
-    content = read_file(path, "fit", device=device)
+    restore(read_file(path, "fit", device=device), model, guide)
+
+
+def state_of(model: Callable[..., Any], guide: Callable[..., Any]) -> dict[str, Any]:
+    """What :func:`restore` gives to a model and a guide made anew, as tensors and plain data."""
+    content = {name: _state(part) for name, part in (("model", model), ("guide", guide))}
+    both = isinstance(model, nn.Module) and isinstance(guide, nn.Module)
+    return content | {"parameters": {} if both else _global_parameters()}
+
+
+def restore(content: dict[str, Any], model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+    """Give a model and a guide their parameters; if anything does not fit, both stay as they were.
+
+    Raises:
+        ModelError: If they are of another model or guide.
+    """
     leaves, supports = _global_parameters_in(content["parameters"])
     before = [(part, copy.deepcopy(part.state_dict())) for part in (model, guide) if isinstance(part, nn.Module)]
     try:
@@ -133,10 +146,6 @@ def _versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed has no version
             versions[name] = metadata.version(name)
     return versions
-
-
-def _are_modules(*parts: object) -> bool:
-    return all(isinstance(part, nn.Module) for part in parts)
 
 
 def _state(part: Callable[..., Any]) -> dict[str, Any]:
