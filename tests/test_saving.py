@@ -308,14 +308,14 @@ def test_guides_of_other_latents_are_refused():
         guide.load_state_dict(MeanFieldGuide(model("z")).setup().state_dict())
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_files_cut_short_are_refused(tmp_path, share):
-    path = tmp_path / "fit.pt"
-    save(path, *fitted())
+def test_files_cut_short_are_refused(tmp_path):
+    path, pair = tmp_path / "fit.pt", fitted()
+    save(path, *pair)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(DataError, match=r"fit.pt must be a whole file written by ppl-models; it is damaged or cut"):
-        load(path, *fitted())
+    for size in [*range(0, len(whole), len(whole) // 50), len(whole) - 50, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"fit.pt must be a whole file written by ppl-models; it is damaged or cut"):
+            load(path, *pair)
 
 
 @pytest.mark.parametrize(("number", "older"), [(2, "older"), (0, "newer")])

@@ -34,7 +34,8 @@ class Converged:
 
     with Student's quantile :math:`t` at ``confidence``. That no fall is *seen* is not enough: a short or noisy window
     must show that there is none. The test is made whenever the run is 5 % longer than at the last one. It is meant
-    for a constant learning rate: under a falling one, every loss becomes flat.
+    for a constant learning rate: under a falling one, every loss becomes flat. ``python -m benchmarks convergence``
+    says how often it errs on losses that are known, and how late it is.
 
     Args:
         tolerance: What the loss may still fall by, from one half of the window to the other, in standard deviations of
@@ -51,7 +52,7 @@ class Converged:
         >>> losses = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
         >>> monitor = Converged().monitor()
         >>> next(step for step, loss in enumerate(losses.tolist()) if monitor.update(loss))
-        2931
+        741
 
     References:
         Akash Kumar Dhaka et al., Robust, Accurate Stochastic Optimization for Variational Inference, 2020,
@@ -61,9 +62,9 @@ class Converged:
         loss, not at each parameter, by its batch means and not by R-hat; and ask for evidence that it is flat.
     """
 
-    tolerance: float = 0.1
+    tolerance: float = 0.2
     nats: float = 0.01
-    confidence: float = 0.95
+    confidence: float = 0.9
     patience: int = 2
     min_steps: int = 500
 

@@ -118,15 +118,16 @@ def read_file(path: str | os.PathLike[str], kind: str, *, device: torch.device |
         FileNotFoundError: If there is no such file.
         DataError: If it is not a whole file of this kind, or of a version that this one does not read.
     """
+    file = io.BytesIO(Path(path).read_bytes())  # past this line no error is the disk's
     try:
-        content = torch.load(Path(path), weights_only=True, map_location=device or "cpu")
+        content = torch.load(file, weights_only=True, map_location=device or "cpu")
     except pickle.UnpicklingError as error:
         named = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
         raise DataError(
             f"{path} must hold tensors and plain data only; it holds something else, or is damaged. {named} If you "
             "know what it holds, call torch.serialization.add_safe_globals first."
         ) from error
-    except (EOFError, KeyError, RuntimeError, ValueError) as error:
+    except (EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path} must be a whole file written by ppl-models; it is damaged or cut short.") from error
     if not isinstance(content, dict) or content.get("ppl_models") != kind:
         raise DataError(f"{path} must be a file of kind {kind!r} written by ppl-models; it is another.")
