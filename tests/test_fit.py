@@ -29,6 +29,7 @@ from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import fit
 from ppl_models.training.batches import minibatches
+from ppl_models.training.schedules import SCHEDULES
 
 quiet = functools.partial(fit, progress=False)
 
@@ -202,6 +203,14 @@ def test_schedules(x):
     assert cosine.tolist() == pytest.approx([0.1 * 0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
     halving = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
     assert fitted(x, steps=3, lr=0.1, schedule=halving)[2].history["learning_rate"].tolist() == [0.1, 0.05, 0.025]
+
+
+def test_the_study_s_schedule_counts_epochs(x):
+    rates = [SCHEDULES["study"](0.0, epoch) for epoch in (0, 150, 151, 575, 1000, 2000)]
+    assert rates == pytest.approx([1.0, 1.0, 1 - 1 / 850, 0.5, 0.0, 0.0])
+    history = fitted(x, steps=330, lr=0.1, batch_size=100, schedule="study")[2].history
+    assert history["learning_rate"].tolist() == [0.1 * SCHEDULES["study"](0.0, epoch) for epoch in history["epoch"]]
+    assert history["learning_rate"].iloc[-1] < 0.1
 
 
 def test_frozen_parameters_stay(x):

@@ -74,6 +74,7 @@ def test_a_finite_quantity_is_the_same_too(tmp_path):
         return vae, HamiltonianGuide(vae, encoder=encoder, num_steps=2)
 
     vae, guide = make()
+    guide.eval()
     images = torch.rand(30, 1, 4, 4)
     result = quiet(
         vae, guide, images, batch_size=8, transform=binarise, steps=4, seed=3, bundle=tmp_path, objective=ELBO()
