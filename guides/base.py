@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import pyro
@@ -24,13 +25,14 @@ from guides.noise import standard_normal
 from guides.plates import active_minibatches, depth
 from guides.rescoring import active_rescoring, rescored
 from guides.starts import Init, set_start
+from guides.stored import Stored
 from guides.target import Proposal, Target
 from guides.whitening import Law, Whitening
 
 __all__ = ["Guide"]
 
 
-class Guide(Answers, nn.Module, ABC):
+class Guide(Answers, Stored, ABC):
     r"""Compose a Pyro model with a variational family.
 
     A guide is called like any Pyro guide and takes the model's arguments, so ``pyro.infer.SVI``, ``Trace_ELBO``,
@@ -182,14 +184,8 @@ class Guide(Answers, nn.Module, ABC):
             if init is not None:
                 raise OptionError("init must be given with the first setup; got it for a guide that is set up already.")
             return self
-        fresh = [part for part in self.modules() if isinstance(part, Guide) and not part.is_set_up]
-        try:
+        with self._unset():
             self._set_up(Call(args, kwargs), init)
-        except BaseException:
-            for part in fresh:  # none is left half-way
-                part._space, part._ready = None, False
-                part._whitening = None if part._whitening is None else Whitening()
-            raise
         return self
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -200,15 +196,6 @@ class Guide(Answers, nn.Module, ABC):
         """
         self._check_set_up()
         return super().named_parameters(*args, **kwargs)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Take over the values of a guide of the same kind and model.
-
-        Raises:
-            ModelError: Before :meth:`setup`, when there is nothing yet that could take them.
-        """
-        self._check_set_up()
-        return super().load_state_dict(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site, as a Pyro guide does, and return the values by name."""
@@ -230,6 +217,18 @@ class Guide(Answers, nn.Module, ABC):
     def _check_set_up(self) -> None:
         if not self.is_set_up:
             raise ModelError(f"{type(self).__name__} must be set up before use: call guide.setup(*args) first.")
+
+    @contextmanager
+    def _unset(self) -> Iterator[None]:
+        """Leave no guide half-way if setting up fails."""
+        fresh = [part for part in self.modules() if isinstance(part, Guide) and not part.is_set_up]
+        try:
+            yield
+        except BaseException:
+            for part in fresh:
+                part._space, part._ready = None, False
+                part._whitening = None if part._whitening is None else Whitening()
+            raise
 
     @property
     def _innermost(self) -> Guide:
@@ -374,6 +373,6 @@ class Guide(Answers, nn.Module, ABC):
 
 def _cast_whitening(guide: Guide, _: Any) -> None:
     """Give a whitening the dtype and device of the guide's parameters: it takes the file's tensors as they are."""
-    like = next(nn.Module.parameters(guide), None)
+    like = next(guide.parameters(), None) if guide.is_set_up else None
     if guide._whitening is not None and like is not None:
         guide._whitening.to(like)

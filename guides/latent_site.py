@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from pyro.distributions.util import sum_rightmost
@@ -15,6 +16,7 @@ from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import IndependentTransform, Transform
 
 from guides.bijections import bijection
+from guides.supports import from_plain, to_plain
 
 __all__ = ["LatentSite"]
 
@@ -46,7 +48,7 @@ class LatentSite:
         """The bijection from unconstrained values to the support."""
         return bijection(self.support)
 
-    @property
+    @cached_property
     def is_real(self) -> bool:
         """Whether the support is all reals, so that the bijection is the identity."""
         return isinstance(self._innermost_support, type(constraints.real))
@@ -73,6 +75,31 @@ class LatentSite:
     def __str__(self) -> str:
         support = str(self._innermost_support).removesuffix("()").lower()
         return f"{self.name}: {tuple(self.batch_shape + self.unconstrained_shape)} {support}"
+
+    def description(self) -> dict[str, Any]:
+        """The site as plain data, for files."""
+        return {
+            "name": self.name,
+            "plates": [list(frame) for frame in self.plates],
+            "batch_shape": list(self.batch_shape),
+            "event_dim": self.event_dim,
+            "unconstrained_shape": list(self.unconstrained_shape),
+            "support": to_plain(self.support),
+            "coordinates": [self.coordinates.start, self.coordinates.stop],
+        }
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> LatentSite:
+        """Make the site again that was described."""
+        return cls(
+            name=description["name"],
+            plates=tuple(CondIndepStackFrame(*frame) for frame in description["plates"]),
+            batch_shape=torch.Size(description["batch_shape"]),
+            event_dim=description["event_dim"],
+            unconstrained_shape=torch.Size(description["unconstrained_shape"]),
+            support=from_plain(description["support"]),
+            coordinates=slice(*description["coordinates"]),
+        )
 
     def constrain(self, unconstrained: Tensor) -> tuple[Tensor, Tensor]:
         """Map unconstrained values to the support; also return log |det| of the map, per batch element."""

@@ -96,11 +96,38 @@ class LatentSpace:
         for site in latents:
             self.sites += (self._site(site, start=self.dim),)
         #: The plates that hold latents.
-        self.plates = tuple({frame.name: frame for site in self.sites for frame in site.plates}.values())
+        self.plates = _plates(self.sites)
         #: The dimension of each of the model's plates, by name.
         self.dims = {frame.name: frame.dim for site in sites for frame in site["cond_indep_stack"]}
         self.dtype = reduce(torch.promote_types, [site["value"].dtype for site in latents])
         self.device = latents[0]["value"].device
+
+    def description(self) -> dict[str, Any]:
+        """The space as plain data, for files; all but the model."""
+        return {
+            "hidden": list(self.hidden),
+            "data_plate": None if self.data_plate is None else list(self.data_plate),
+            "max_plate_nesting": self.max_plate_nesting,
+            "sites": [site.description() for site in self.sites],
+            "dims": dict(self.dims),
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_description(cls, model: Model, description: dict[str, Any], like: Tensor | None) -> LatentSpace:
+        """Make the space again that was described, without a run of the model, in the dtype and on the device given."""
+        space = cls.__new__(cls)
+        plate, sites = description["data_plate"], description["sites"]
+        space.model = model
+        space.dtype = description["dtype"] if like is None else like.dtype
+        space.device = torch.device("cpu") if like is None else like.device
+        space.hidden = tuple(description["hidden"])
+        space.data_plate = None if plate is None else CondIndepStackFrame(*plate)
+        space.max_plate_nesting = description["max_plate_nesting"]
+        space.sites = tuple(map(LatentSite.from_description, sites))
+        space.plates = _plates(space.sites)
+        space.dims = dict(description["dims"])
+        return space
 
     @property
     def dim(self) -> int:
@@ -299,6 +326,10 @@ def _check_observed(observed: list[Any]) -> None:
                     f"observed site {site['name']!r} must be finite; got {int(bad.sum())} NaN or infinite values, the "
                     f"first at index {first}. Remove or impute them."
                 )
+
+
+def _plates(sites: tuple[LatentSite, ...]) -> tuple[CondIndepStackFrame, ...]:
+    return tuple({frame.name: frame for site in sites for frame in site.plates}.values())
 
 
 def _data_plate(latents: list[Any]) -> CondIndepStackFrame:

@@ -68,6 +68,10 @@ class GaussianSummary:
         return f"GaussianSummary(count={self.count}, dim={len(self.mean)})"
 
 
+# Three numbers and tensors: torch.load may make it from a file without further ado.
+torch.serialization.add_safe_globals([GaussianSummary])
+
+
 def _check_floating(x: object) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__

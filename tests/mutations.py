@@ -39,6 +39,9 @@ STARTS = "tests/test_starts.py"
 ANY_MODEL = "tests/test_any_model.py"
 FORCE = "tests/test_force.py"
 PUBLISHED = "tests/test_published_flows.py"
+CONVERGENCE = "tests/test_convergence.py"
+REPLAY = "tests/test_replay.py"
+SAVING = "tests/test_saving.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -267,7 +270,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     # Training and judging.
     ("ppl_models/training/fit.py", "nn.utils.clip_grads_with_norm_", "(lambda *_: None)", FIT),
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),
-    ("ppl_models/training/fit.py", "            if skipped:\n", "            if False:\n", FIT),
+    ("ppl_models/training/fit.py", "            if not gradient.is_finite:\n", "            if False:\n", FIT),
     ("ppl_models/training/fit.py", "torch.manual_seed(0)\n        return", "return", FIT),
     ("ppl_models/training/batches.py", "generator=generator).split", "generator=None).split", FIT),
     ("ppl_models/training/batches.py", "torch.randperm(size, generator=generator)", "torch.arange(size)", FIT),
@@ -346,6 +349,34 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/objectives/kl_weights.py", "min(at / self.warmup, 1.0)", "at / self.warmup", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "(mean - variance / size).clamp(min=0)", "mean", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "((len(groups) - 1) * left_out", "(left_out", ESTIMATORS),
+    # Stopping, averaging, bundles, files.
+    ("ppl_models/training/fit.py", "step >= tail_start", "share", CONVERGENCE),
+    ("ppl_models/training/fit.py", "                tail.install()\n", "                pass\n", CONVERGENCE),
+    ("ppl_models/training/fit.py", "math.ceil(result.steps / (1 - share))", "result.steps", CONVERGENCE),
+    ("ppl_models/training/fit.py", "stack.enter_context(flushing_denormals())", "pass", REPLAY),
+    ("ppl_models/training/denormals.py", "        torch.set_flush_denormal(False)\n", "        pass\n", REPLAY),
+    ("ppl_models/training/denormals.py", "    if denormals_are_zero():\n", "    if False:\n", REPLAY),
+    ("ppl_models/training/denormals.py", "        torch.zeros(_GRAIN", "        (_GRAIN", REPLAY),
+    ("ppl_models/training/convergence.py", "fall + self._quantile * error", "fall", CONVERGENCE),
+    ("ppl_models/training/convergence.py", "means[1].mean()).abs()", "means[1].mean())", CONVERGENCE),
+    (
+        "ppl_models/training/convergence.py",
+        "means.var(-1).sum() / NUM_BATCHES",
+        "halves.flatten(1).var(-1).sum() / (NUM_BATCHES * size)",
+        CONVERGENCE,
+    ),
+    ("ppl_models/training/averaging.py", "1 / self.count", "0.1", CONVERGENCE),
+    ("ppl_models/training/schedules.py", "epoch - 150", "epoch - 100", FIT),
+    ("ppl_models/training/replay.py", "with restored(states), pyro", "with pyro", REPLAY),
+    ("ppl_models/training/replay.py", "modes.get(name, module.training)", "True", REPLAY),
+    ("ppl_models/training/guard.py", "restored(random_state), ", "", FIT),
+    ("ppl_models/training/saving.py", "            nn.Module.load_state_dict(part", "            (part", SAVING),
+    ("ppl_models/training/saving.py", "weights_only=True", "weights_only=False", SAVING),
+    ("guides/stored.py", "with torch.random.fork_rng():", "if True:", SAVING),
+    ("guides/stored.py", 'state["context_width"], space', "None, space", SAVING),
+    ("guides/stored.py", "own[name] != value", "False", SAVING),
+    ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
+    ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
 ]
 
 
@@ -355,7 +386,7 @@ def survivors(mutation: tuple[str, str, str, str]) -> str | None:
     name = f"{file}: {' '.join(old.split())!r} -> {' '.join(new.split())!r}"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("guides", "ppl_models", "tests"):
+        for part in ("benchmarks", "guides", "ppl_models", "tests"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         text = (copy / file).read_text(encoding="utf-8")

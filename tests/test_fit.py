@@ -29,6 +29,7 @@ from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import fit
 from ppl_models.training.batches import minibatches
+from ppl_models.training.schedules import SCHEDULES
 
 quiet = functools.partial(fit, progress=False)
 
@@ -204,6 +205,14 @@ def test_schedules(x):
     assert fitted(x, steps=3, lr=0.1, schedule=halving)[2].history["learning_rate"].tolist() == [0.1, 0.05, 0.025]
 
 
+def test_the_study_s_schedule_counts_epochs(x):
+    rates = [SCHEDULES["study"](0.0, epoch) for epoch in (0, 150, 151, 575, 1000, 2000)]
+    assert rates == pytest.approx([1.0, 1.0, 1 - 1 / 850, 0.5, 0.0, 0.0])
+    history = fitted(x, steps=330, lr=0.1, batch_size=100, schedule="study")[2].history
+    assert history["learning_rate"].tolist() == [0.1 * SCHEDULES["study"](0.0, epoch) for epoch in history["epoch"]]
+    assert history["learning_rate"].iloc[-1] < 0.1
+
+
 def test_frozen_parameters_stay(x):
     gaussian = OffsetGaussian(2).requires_grad_(False)
     result = quiet(gaussian, MeanFieldGuide(gaussian), x, steps=3)
@@ -320,7 +329,7 @@ def test_a_skipped_step_changes_no_parameter(explodes, x):
         ({"max_grad_norm": 0.0}, OptionError, "max_grad_norm must be positive"),
         ({"max_skipped": -1}, OptionError, "max_skipped must be a whole number of at least 0; got -1"),
         ({"validate_every": 0}, OptionError, "validate_every must be a whole number of at least 1; got 0"),
-        ({"schedule": "cosin"}, OptionError, "schedule must be one of 'constant', 'cosine'; got 'cosin'. Did you"),
+        ({"schedule": "cosin"}, OptionError, "schedule must be one of 'constant', 'cosine', 'study'; got 'cosin'. Did"),
         ({"step": 3}, TypeError, "step"),
         ({"optim": pyro.optim.Adam({"lr": 0.1})}, TypeError, "optim must be a torch optimizer class"),
     ],

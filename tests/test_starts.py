@@ -55,6 +55,10 @@ VALUES = {
 INITS = [None, "prior", "values", "laplace", "pathfinder"]
 
 
+def tensors(guide):
+    return [value for value in guide.state_dict().values() if isinstance(value, torch.Tensor)]
+
+
 def start(family, name, init):
     problem = GLOBAL[name]()
     init = VALUES[name] if init == "values" else init
@@ -157,7 +161,7 @@ def test_guides_change_their_dtype(family, init):
     expected = guide.posterior_mean(x)["z"].float()
     guide.to(torch.float32)
     assert {value.dtype for value in guide(x.float()).values()} == {torch.float32}
-    assert {value.dtype for value in guide.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in tensors(guide)} == {torch.float32}
     assert math.isfinite(ELBO(num_particles=2).loss(model, guide, x.float()))
     if family != "hamiltonian":
         torch.testing.assert_close(guide.posterior_mean(x.float())["z"], expected)
@@ -167,7 +171,7 @@ def test_a_file_of_another_dtype_is_taken_over_in_one_s_own():
     _, saved = start("full_rank", "groups", "laplace")
     _, guide = start("full_rank", "groups", None)
     guide.to(torch.float32).load_state_dict(saved.state_dict())
-    assert {value.dtype for value in guide.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in tensors(guide)} == {torch.float32}
 
 
 def test_the_whitening_is_not_trained():
@@ -251,7 +255,7 @@ def test_far_priors(init, scale):
         pyro.sample("x", dist.Poisson(rate), obs=x)
 
     guide = MeanFieldGuide(model).setup(torch.tensor(40.0), init=init)
-    assert all(torch.isfinite(value).all() for value in guide.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in tensors(guide))
     if init != "prior":
         assert guide.quantiles(0.5)["rate"].item() == pytest.approx(40.0, rel=0.1)
 
@@ -265,7 +269,7 @@ def test_prior_draws_at_which_the_likelihood_is_invalid(init):
 
     x = torch.randn(100)
     guide = MeanFieldGuide(model).setup(x, init=init)
-    assert all(torch.isfinite(value).all() for value in guide.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in tensors(guide))
     if init != "prior":
         expected = x.square().mean().log().item() / 2
         assert guide.posterior_mean(x)["log_scale"].item() == pytest.approx(expected, abs=0.05)

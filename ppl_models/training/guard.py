@@ -11,6 +11,7 @@ from torch import Tensor
 
 from guides.errors import DivergedError
 from ppl_models.objectives import Objective
+from ppl_models.training.random_state import restored
 
 __all__ = ["describe_divergence"]
 
@@ -21,13 +22,12 @@ def describe_divergence(
     guide: Callable[..., Any],
     args: Any,
     parameters: Mapping[str, Tensor],
-    random_state: Tensor,
+    random_state: Mapping[str, Tensor],
 ) -> str:
     """Name the first site and the parameters that are not finite, by the same step once more, its noise included."""
 
     def again(*, validated: bool) -> tuple[Any, Any]:
-        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(validated):
-            torch.random.set_rng_state(random_state)
+        with restored(random_state), torch.no_grad(), pyro.validation_enabled(validated):
             return objective.traces(model, guide, *args)
 
     try:
