@@ -48,7 +48,7 @@ class LatentSite:
         """The bijection from unconstrained values to the support."""
         return bijection(self.support)
 
-    @cached_property
+    @property
     def is_real(self) -> bool:
         """Whether the support is all reals, so that the bijection is the identity."""
         return isinstance(self._innermost_support, type(constraints.real))

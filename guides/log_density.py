@@ -127,9 +127,8 @@ class LogDensity(Messenger):
         if name in self.sites and not msg["is_observed"]:
             check_unmasked(msg)
             check_same_size(name, msg["cond_indep_stack"], self._fixed_plates(name))
-            msg["value"], msg["done"] = self.latents[name], True
-            if not self.sites[name].is_real:
-                msg["value"], log_det = self.sites[name].constrain(self.latents[name])
+            msg["value"], log_det = self.sites[name].constrain(self.latents[name])
+            msg["done"] = True
         elif not msg["is_observed"]:
             msg["value"], msg["done"] = self._given(name), True
         if self._is_shared(msg):

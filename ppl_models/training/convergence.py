@@ -34,8 +34,12 @@ class Converged:
 
     with Student's quantile :math:`t` at ``confidence``. That no fall is *seen* is not enough: a short or noisy window
     must show that there is none. The test is made whenever the run is 5 % longer than at the last one. It is meant
-    for a constant learning rate: under a falling one, every loss becomes flat. ``python -m benchmarks convergence``
-    says how often it errs on losses that are known, and how late it is.
+    for a constant learning rate: under a falling one, every loss becomes flat.
+
+    On losses whose trend is known (``python -m benchmarks convergence``) at most 6 % of runs stopped while the window
+    fell by more than the tolerance. After a fall by 100 standard deviations that is within the tolerance from step 1023
+    on, the median stop is at step 1270 with independent noise, 1980 with noise correlated by 0.5 from step to step, and
+    12,100 with 0.9. A plateau about as long as all that went before it is taken for the end, whatever comes after.
 
     Args:
         tolerance: What the loss may still fall by, from one half of the window to the other, in standard deviations of

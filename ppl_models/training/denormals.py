@@ -22,8 +22,8 @@ def denormals_are_zero() -> bool:
 def flushing_denormals() -> Iterator[None]:
     """Take denormal numbers for zeros in the calling thread, and then again as before.
 
-    On many processors, arithmetic with them is up to a hundred times slower, and they come up in every long training:
-    in an optimizer's averages of gradients that have become zero.
+    On some processors arithmetic with them is many times slower, and they come up in every long training: in an
+    optimizer's averages of gradients that have become zero.
 
     The flag belongs to a thread, which passes it on to those it starts. The backward pass of CPU tensors runs in the
     thread that asks for it, and is covered. torch's pool of threads for large tensors keeps what it was started with,

@@ -113,8 +113,8 @@ def fit(
         >>> guide = MeanFieldGuide(gaussian)
         >>> x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
         >>> result = fit(gaussian, guide, x, steps=5, seed=0, progress=False)
-        >>> result.history.shape, result.skipped
-        ((5, 8), 0)
+        >>> len(result.history), result.skipped
+        (5, 0)
     """
     steps, max_skipped = whole_number("steps", steps, least=1), whole_number("max_skipped", max_skipped, least=0)
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, least=1)

@@ -102,7 +102,7 @@ def replay(
         ModelError: If it is of another model or guide.
     """
     check_pair(model, guide, objective)
-    content = read_file(path, "bundle")
+    content = read_file(path, "bundle", near=model)
     restore(content["pair"], model, guide)
     for part, modes in zip((model, guide), content["modes"], strict=True):
         for name, module in part.named_modules() if isinstance(part, nn.Module) else []:

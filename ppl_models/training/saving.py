@@ -74,8 +74,7 @@ def load(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callabl
         ModelError: If it is of another model or guide: of another class, with other options, other parameters, or
             parameters of another dtype.
     """
-    device = next((p.device for p in model.parameters()), None) if isinstance(model, nn.Module) else None
-    restore(read_file(path, "fit", device=device), model, guide)
+    restore(read_file(path, "fit", near=model), model, guide)
 
 
 def state_of(model: Callable[..., Any], guide: Callable[..., Any]) -> dict[str, Any]:
@@ -111,16 +110,17 @@ def write_file(path: str | os.PathLike[str], kind: str, content: dict[str, Any])
         temporary.write_bytes(written.getbuffer())
 
 
-def read_file(path: str | os.PathLike[str], kind: str, *, device: torch.device | None = None) -> dict[str, Any]:
-    """Read what :func:`write_file` wrote.
+def read_file(path: str | os.PathLike[str], kind: str, *, near: Callable[..., Any]) -> dict[str, Any]:
+    """Read what :func:`write_file` wrote, onto the device of a model's parameters.
 
     Raises:
         FileNotFoundError: If there is no such file.
         DataError: If it is not a whole file of this kind, or of a version that this one does not read.
     """
+    device = next((p.device for p in near.parameters()), "cpu") if isinstance(near, nn.Module) else "cpu"
     file = io.BytesIO(Path(path).read_bytes())  # past this line no error is the disk's
     try:
-        content = torch.load(file, weights_only=True, map_location=device or "cpu")
+        content = torch.load(file, weights_only=True, map_location=device)
     except pickle.UnpicklingError as error:
         named = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
         raise DataError(
