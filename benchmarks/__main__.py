@@ -21,6 +21,7 @@ PARTS = {
     "convergence": convergence.convergence,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,
+    "compiled": compiled.compiled,
     "start-up": cost.start_up,
 }
 

@@ -1,9 +1,10 @@
 """Training a model together with a guide, and keeping the two."""
 
+from ppl_models.training.compile import CompiledObjective
 from ppl_models.training.convergence import Converged
 from ppl_models.training.fit import fit
 from ppl_models.training.replay import Replay, replay
 from ppl_models.training.result import FitResult
 from ppl_models.training.saving import load, save
 
-__all__ = ["Converged", "FitResult", "Replay", "fit", "load", "replay", "save"]
+__all__ = ["CompiledObjective", "Converged", "FitResult", "Replay", "fit", "load", "replay", "save"]

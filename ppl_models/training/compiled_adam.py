@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class CompiledAdam:
         self._rate = torch.zeros((), dtype=torch.float64)
 
     @staticmethod
-    def takes(optimizer: torch.optim.Optimizer) -> bool:
+    def takes(optimizer: torch.optim.Optimizer) -> TypeGuard[torch.optim.Adam]:
         """Whether an optimizer is Adam as it comes, with one group of parameters."""
         if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
             return False

@@ -17,11 +17,13 @@ from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from guides.errors import DivergedError, ModelError, positive, whole_number
+from guides.errors import DivergedError, ModelError, OptionError, positive, whole_number
 from guides.plates import Minibatch
 from ppl_models.objectives import ELBO, Objective
 from ppl_models.training.averaging import TailAverage
 from ppl_models.training.batches import Transform, check_finite, minibatches, num_rows
+from ppl_models.training.compile import Compile, CompiledObjective
+from ppl_models.training.compiled_adam import CompiledAdam
 from ppl_models.training.convergence import Converged
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import loss_and_gradient
@@ -29,7 +31,7 @@ from ppl_models.training.guard import describe_divergence
 from ppl_models.training.modes import evaluating
 from ppl_models.training.pairs import check_pair, find_parameters
 from ppl_models.training.progress_bar import progress_bar
-from ppl_models.training.random_state import random_state
+from ppl_models.training.random_state import random_state, restored
 from ppl_models.training.replay import write_bundle
 from ppl_models.training.result import FitResult
 from ppl_models.training.schedules import LearningRate, Schedule
@@ -57,6 +59,7 @@ def fit(
     validate_every: int | None = None,
     max_skipped: int = 20,
     bundle: str | os.PathLike[str] | None = None,
+    compile: Compile = False,
     seed: int | None = None,
     progress: bool = True,
     description: str = "fit",
@@ -92,6 +95,9 @@ def fit(
             the fit stops; with 0 it stops at the first. Parameters are never changed by such a step.
         bundle: Folder for all that each such step was made from, as ``step-<number>.pt``, to run it again by
             :func:`~ppl_models.training.replay`.
+        compile: Whether to compile the step into one graph (see :class:`~ppl_models.training.CompiledObjective`), the
+            update too if ``optim`` is ``torch.optim.Adam``. It takes seconds to minutes, and pays where steps are many
+            and small. ``"auto"``: where the model can be traced; it runs eagerly, with a warning, where it cannot.
         seed: Fixes the noise, the order of the data and ``transform``; the global generator is left as it was.
         progress: Whether to show a progress bar.
         description: What stands beside the bar.
@@ -123,6 +129,8 @@ def fit(
             positive(name, value)
     share = 0.0 if average is None else positive("average", average, below=1, instead="Write average=0.2.")
     check_pair(model, guide, objective)
+    if compile not in (True, False, "auto"):
+        raise OptionError(f"compile must be True, False or 'auto'; got {compile!r}.")
     if not callable(optim) or isinstance(optim, PyroOptim):
         raise TypeError(
             f"optim must be a torch optimizer class or a function of parameters and lr; got {type(optim).__name__}. "
@@ -163,6 +171,10 @@ def fit(
             )
         result.num_parameters = sum(p.numel() for p in parameters.values())
         optimizer = optim(list(parameters.values()), lr=lr)
+        eager, whole_step = objective(model, guide), None
+        compiled = CompiledObjective(eager, fallback=compile == "auto") if compile else None
+        if compiled is not None and CompiledAdam.takes(optimizer):
+            whole_step = CompiledAdam(compiled, optimizer, max_grad_norm=max_grad_norm)
         learning_rate = LearningRate(schedule, optimizer, steps)
         tail = TailAverage(parameters.values())
         tail_start = math.ceil((1 - share) * steps) if share else steps
@@ -177,10 +189,14 @@ def fit(
             rate = learning_rate.begin(step=step, epoch=epoch)
             state = random_state()
             with scaled:
-                gradient = loss_and_gradient(objective, model, guide, batch, parameters)
+                updated = None if whole_step is None else whole_step.step(*batch)
+                gradient = updated or loss_and_gradient(compiled or eager, batch, parameters)
             if not gradient.is_finite:
                 result.skipped += 1
                 with scaled:
+                    if updated is not None:  # the gradient stayed in the graph
+                        with restored(state):
+                            loss_and_gradient(eager, batch, parameters)
                     found = describe_divergence(objective, model, guide, batch, parameters, state)
                 found = f"step {step}: loss {gradient.loss:g}; {found}"
                 if bundle is not None:
@@ -196,9 +212,10 @@ def fit(
                         "Lower lr, give max_grad_norm, or look at the site named."
                     )
             else:
-                if max_grad_norm is not None:
-                    nn.utils.clip_grads_with_norm_(list(parameters.values()), max_grad_norm, gradient.total_norm)
-                optimizer.step()
+                if updated is None:
+                    if max_grad_norm is not None:
+                        nn.utils.clip_grads_with_norm_(list(parameters.values()), max_grad_norm, gradient.total_norm)
+                    optimizer.step()
                 learning_rate.end()
                 if monitor is not None and not result.converged and monitor.update(gradient.loss):
                     result.converged = True
@@ -213,6 +230,7 @@ def fit(
             if validation is not None and (result.steps % validate_every == 0 or result.steps == steps):
                 validation_loss = _validate(objective, model, guide, validation)
             result.seconds = time.perf_counter() - start
+            result.compile_seconds = 0.0 if compiled is None else compiled.seconds
             result.records.append(
                 {
                     "step": step,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_models.objectives import Objective
+from ppl_models.objectives import ObjectiveModule
+from ppl_models.training.compile import CompiledObjective
 
 __all__ = ["Gradient", "loss_and_gradient"]
 
@@ -38,16 +39,12 @@ class Gradient:
 
 
 def loss_and_gradient(
-    objective: Objective,
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    batch: tuple[Any, ...],
-    parameters: Mapping[str, Tensor],
+    objective: ObjectiveModule | CompiledObjective, batch: tuple[Any, ...], parameters: Mapping[str, Tensor]
 ) -> Gradient:
     """Evaluate an objective, and leave its gradient in the parameters in place of an older one."""
     for parameter in parameters.values():
         parameter.grad = None
-    estimate = objective.estimate(model, guide, *batch)
+    estimate = objective.estimate(*batch)
     estimate.loss.backward()
     norm = nn.utils.get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
     numbers = [estimate.loss.detach(), norm, *estimate.parts.values()]

@@ -119,9 +119,9 @@ def trace(
     order = [parameter for parameter in parameters if parameter in trained]
     parts: list[str] = []
     traced = make_fx(evaluate)(*inputs())
-    owners = [
-        (module, name) for module in program.modules() for name, value in module._buffers.items() if value is not None
-    ]
+    places = [(module, name) for module in program.modules() for name in module._buffers]
+    owner_of = {id(module._buffers[name]): (module, name) for module, name in reversed(places)}
+    owners = [owner_of[id(value)] for value in owned.values()]
     return Graph(_compiled(traced, inputs()), parameters, owners, order, parts)
 
 

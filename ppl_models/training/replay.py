@@ -114,7 +114,7 @@ def replay(
         with restored(states):
             parameters = find_parameters(objective, model, guide, batch, validate=False)
         with restored(states), pyro.validation_enabled(False):
-            now = loss_and_gradient(objective, model, guide, batch, parameters)
+            now = loss_and_gradient(objective(model, guide), batch, parameters)
         message = describe_divergence(objective, model, guide, batch, parameters, states)
     return Replay(content["progress"]["step"], now.loss, now.norm, message, content["message"])
 

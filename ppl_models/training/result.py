@@ -18,7 +18,8 @@ class FitResult:
     Args:
         steps: Number of optimizer steps done, those that were skipped included.
         skipped: How many of them were skipped because the loss or gradient was not finite.
-        seconds: Wall-clock time.
+        seconds: Wall-clock time, compiling included.
+        compile_seconds: Time spent on compiling.
         converged: Whether the rule given as ``stop`` found the loss flat; ``False`` without one.
         averaged: Over how many of the last steps the parameters are averaged; 0 without ``average``.
         num_parameters: Number of trained numbers, model and guide together.
@@ -30,6 +31,7 @@ class FitResult:
     converged: bool = False
     averaged: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     num_parameters: int = 0
     records: list[dict[str, Any]] = field(default_factory=list, repr=False)
 

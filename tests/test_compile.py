@@ -1,0 +1,296 @@
+"""Compiled steps: equal to eager ones, traced anew where they must be, and refused where a graph would be wrong."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import nn
+
+from guides import HamiltonianGuide, MeanFieldGuide, Minibatch, ModelError, OptionError
+from guides.noise import Share
+from ppl_models import VAE, OffsetGaussian
+from ppl_models.networks import MLPDecoder, MLPEncoder
+from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights
+from ppl_models.training import CompiledObjective, fit, graph
+from tests.contract.problems import PROBLEMS
+from tests.contract.registry import GUIDES, wide
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """The traced graph as it is: what tracing may get wrong shows without Inductor's minutes."""
+    monkeypatch.setattr(graph, "_compiled", lambda traced, inputs: traced)
+
+
+def evaluated(module, *args):
+    pyro.set_rng_seed(0)
+    for parameter in module.parameters():
+        parameter.grad = None
+    with pyro.validation_enabled(False):
+        estimate = module.estimate(*args)
+        estimate.loss.backward()
+    return [estimate.loss.detach(), *estimate.parts.values(), *[p.grad for p in module.parameters()]]
+
+
+def assert_equal(compiled, *args, rtol=1e-10):
+    have, state = evaluated(compiled, *args), torch.random.get_rng_state()
+    want = evaluated(compiled.objective, *args)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for one, other in zip(have, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * 10)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("make", GUIDES)
+@pytest.mark.parametrize("name", ["offset_gaussian", "gamma_poisson", "linear_vae"])
+def test_every_guide_is_traced_whole(make, name):
+    problem = PROBLEMS[name]()
+    guide = GUIDES[make](problem.model, problem.encoder).setup(*problem.args)
+    compiled = CompiledObjective(ELBO(num_particles=2)(problem.model, guide))
+    assert_equal(compiled, *problem.args)
+    for parameter in compiled.parameters():
+        parameter.data.mul_(1.1)
+    assert_equal(compiled, *problem.args)  # parameters are inputs, and no constants
+    assert len(compiled._graphs) == 1
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ELBO(num_particles=3, gradient="stl"),
+        IWAE(num_particles=3, gradient="dreg"),
+        VRIWAE(0.4, num_particles=3),
+        IWAE(num_particles=2, vectorize_particles=False),
+        ELBO(kl=KLWeights(warmup=4, free_bits=0.1)),
+    ],
+    ids=repr,
+)
+def test_every_objective_is_traced_whole(objective):
+    problem = PROBLEMS["linear_vae"]()
+    guide = wide(problem.model, problem.encoder).setup(*problem.args)
+    compiled = CompiledObjective(objective(problem.model, guide))
+    for step in (0, 2, 8):  # the warm-up is an input
+        objective.set_progress(step=step, epoch=0)
+        assert_equal(compiled, *problem.args)
+    assert len(compiled._graphs) == 1
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same_in_both_precisions():
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        gaussian = OffsetGaussian(3).to(dtype)
+        data = gaussian.summarise(torch.randn(50, 3, dtype=dtype))
+        guide = HamiltonianGuide(gaussian, num_steps=3).setup(data)
+        compiled = CompiledObjective(ELBO(num_particles=4)(gaussian, guide))
+        assert_equal(compiled, data, rtol=rtol)
+        other = gaussian.summarise(torch.randn(50, 3, dtype=dtype) + 1)
+        assert_equal(compiled, other, rtol=rtol)  # data are inputs
+        assert len(compiled._graphs) == 1
+        assert compiled.seconds > 0
+
+
+class Network(nn.Module):
+    """A network with running statistics and dropout."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Linear(5, outputs))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("inductor", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_buffers_and_modes(inductor, monkeypatch):
+    if not inductor:
+        monkeypatch.setattr(graph, "_compiled", lambda traced, inputs: traced)
+    x = torch.randn(8, 4)
+    found = []
+    for compile in (False, True):
+        torch.manual_seed(1)
+        vae = VAE(Network(2, 4), latent_dim=2)
+        guide = MeanFieldGuide(vae, encoder=Network(4, 4)).setup(x.sigmoid().round())
+        module = ELBO()(vae, guide)
+        module = CompiledObjective(module) if compile else module
+        values = [evaluated(module, x.sigmoid().round())]
+        module.eval()
+        values.append(evaluated(module, x.sigmoid().round()))
+        buffers = [b.clone() for b in module.buffers() if b.dtype.is_floating_point]
+        found.append([*values[0], *values[1], *buffers])
+    for have, want in zip(*found, strict=True):
+        torch.testing.assert_close(have, want)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_it_is_traced_anew_for_other_shapes_and_minibatches():
+    problem = PROBLEMS["linear_vae"]()
+    (x,) = problem.args
+    compiled = CompiledObjective(ELBO()(problem.model, wide(problem.model, problem.encoder).setup(x)))
+    assert_equal(compiled, x)
+    assert_equal(compiled, x[:1])
+    with Minibatch(10):
+        assert_equal(compiled, x[:1])
+    with Minibatch(20):
+        assert_equal(compiled, x[:1])
+    with Share("data", size=2, start=1):
+        assert_equal(compiled, x[:1])
+    assert len(compiled._graphs) == 5
+    for size in range(1, 30):
+        compiled.estimate(x[:1].expand(size, -1))
+    assert len(compiled._graphs) == 16
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_frozen_parameters_stay_out():
+    problem = PROBLEMS["linear_vae"]()
+    compiled = CompiledObjective(ELBO()(problem.model, wide(problem.model, problem.encoder).setup(*problem.args)))
+    frozen = next(problem.model.parameters()).requires_grad_(False)
+    evaluated(compiled, *problem.args)
+    assert frozen.grad is None
+    frozen.requires_grad_()
+    assert_equal(compiled, *problem.args)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_the_loss_is_an_ordinary_output():
+    problem = PROBLEMS["linear_vae"]()
+    compiled = CompiledObjective(ELBO()(problem.model, wide(problem.model, problem.encoder).setup(*problem.args)))
+    plain = evaluated(compiled, *problem.args)
+    pyro.set_rng_seed(0)
+    loss = 3 * compiled(*problem.args)
+    found = torch.autograd.grad(loss, list(compiled.parameters()))
+    for one, other in zip(found, plain[-len(found) :], strict=True):
+        torch.testing.assert_close(one, 3 * other)
+    with torch.no_grad():
+        assert not compiled(*problem.args).requires_grad
+
+
+def branching(x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    if z > 0:
+        z = 2 * z
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def test_a_course_that_depends_on_values_is_named(caplog):
+    x = torch.tensor(0.3)
+    module = ELBO()(branching, MeanFieldGuide(branching).setup(x))
+    with pytest.raises(ModelError, match=r"branching cannot be compiled at .*test_compile\.py:\d+ \(if z > 0:\)"):
+        CompiledObjective(module)(x)
+    caplog.set_level(logging.WARNING)
+    compiled = CompiledObjective(module, fallback=True)
+    assert_equal(compiled, x)
+    assert_equal(compiled, x)
+    assert caplog.text.count("It runs eagerly") == 1
+
+
+def test_parameters_outside_modules_are_refused():
+    hidden = torch.tensor(0.2, requires_grad=True)
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(hidden, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.tensor(0.3)
+    with pytest.raises(ModelError, match="needs every parameter in a module"):
+        CompiledObjective(ELBO()(model, MeanFieldGuide(model).setup(x)))(x)
+
+
+def test_handlers_that_a_graph_would_not_see_are_refused():
+    problem = PROBLEMS["offset_gaussian"]()
+    compiled = CompiledObjective(ELBO()(problem.model, wide(problem.model, None).setup(*problem.args)))
+    with poutine.scale(scale=2.0), pytest.raises(ModelError, match="got ScaleMessenger"):
+        compiled(*problem.args)
+    with pytest.raises(OptionError, match="chunk_size=2"):
+        CompiledObjective(ELBO(num_particles=4, chunk_size=2)(problem.model, wide(problem.model, None)))
+
+
+# ------------------------------------------------------------------------------------------------------------------ fit
+
+
+def trained(*, compile, optim=torch.optim.Adam, **options):
+    torch.manual_seed(0)
+    vae = VAE(MLPDecoder(2, event_shape=(6,), hidden=(5,)), latent_dim=2)
+    guide = MeanFieldGuide(vae, encoder=MLPEncoder((6,), output_dim=4, hidden=(5,)))
+    x = (torch.rand(25, 6) < 0.5).double()
+    result = fit(
+        vae, guide, x, steps=9, seed=0, batch_size=10, lr=0.01, progress=False, compile=compile, optim=optim, **options
+    )
+    return result, [p.detach().clone() for p in (*vae.parameters(), *guide.parameters())]
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("optim", [torch.optim.Adam, torch.optim.SGD])
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5, "schedule": "cosine"}])
+def test_a_compiled_fit_is_the_eager_one(optim, options):
+    (eager, expected), (compiled, found) = (trained(compile=c, optim=optim, **options) for c in (False, True))
+    for column in ("loss", "gradient_norm", "learning_rate", "reconstruction", "kl[z]"):
+        assert compiled.history[column].to_numpy() == pytest.approx(eager.history[column].to_numpy(), rel=1e-8)
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(have, want, rtol=1e-8, atol=1e-10)
+    assert compiled.compile_seconds > 0
+    assert eager.compile_seconds == 0
+
+
+def sometimes_infinite(x):
+    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    pyro.factor("bad", torch.where(z[..., 0] > 1.0, torch.inf, 0.0) * z[..., 1])
+    pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_steps_that_are_not_finite_change_nothing():
+    results = []
+    for compile in (False, True):
+        guide = MeanFieldGuide(sometimes_infinite, init_scale=1.0)
+        results.append((fit(sometimes_infinite, guide, torch.zeros(2), steps=30, seed=0, lr=0.01, progress=False,
+                            max_skipped=30, compile=compile), guide))  # fmt: skip
+    (eager, eager_guide), (compiled, compiled_guide) = results
+    assert 0 < eager.skipped < 30
+    assert (eager.history["skipped"] == compiled.history["skipped"]).all()
+    torch.testing.assert_close(compiled_guide.loc, eager_guide.loc)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_fit_falls_back_only_if_it_may():
+    x = torch.tensor(0.3)
+    with pytest.raises(ModelError, match="Write compile='auto' or compile=False"):
+        fit(branching, MeanFieldGuide(branching), x, steps=2, progress=False, compile=True)
+    result = fit(branching, MeanFieldGuide(branching), x, steps=2, progress=False, compile="auto", seed=0)
+    plain = fit(branching, MeanFieldGuide(branching), x, steps=2, progress=False, seed=0)
+    assert result.history["loss"].tolist() == plain.history["loss"].tolist()
+    with pytest.raises(OptionError, match="compile must be True, False or 'auto'"):
+        fit(branching, MeanFieldGuide(branching), x, steps=2, progress=False, compile="always")
+
+
+SCRIPT = """
+import torch
+from torch._dynamo.utils import counters
+from guides import MeanFieldGuide
+from ppl_models import OffsetGaussian
+from ppl_models.training import fit
+gaussian = OffsetGaussian(2)
+result = fit(gaussian, MeanFieldGuide(gaussian), torch.ones(20, 2), steps=3, progress=False, compile=True, seed=0)
+print(result.compile_seconds, sum(counters["inductor"][name] for name in ("fxgraph_cache_hit", "fxgraph_cache_miss")),
+      counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+def test_the_cache_serves_the_next_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    runs = []
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+        runs.append([float(number) for number in run.stdout.split()])
+    (first, _, no_hits), (second, graphs, hits) = runs
+    assert (no_hits, hits) == (0, graphs)
+    assert second < first
