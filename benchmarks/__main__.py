@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import convergence, cost, evidence, gaussian, posteriors, study, targets
+from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets
 
 PARTS = {
     "evidence": evidence.contract,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import guides
-import ppl_models
 from guides.errors import ModelError
 from ppl_models.objectives import Estimate, ObjectiveModule
 from ppl_models.objectives.chunks import leaves_of
@@ -151,7 +150,8 @@ def _trained(program: _Evaluation, buffers: dict[str, Tensor], args: Any, kwargs
 def explain(model: Any, error: Exception) -> str:
     """Say which model could not be traced, and where: the innermost line that is neither torch's, Pyro's nor ours."""
     name = getattr(model, "__name__", type(model).__name__)
-    libraries = {Path(file).parent for file in (torch.__file__, pyro.__file__, guides.__file__, ppl_models.__file__)}
+    libraries = {Path(file).parent for file in (torch.__file__, pyro.__file__, guides.__file__)}
+    libraries.add(Path(__file__).parents[1])  # ppl_models itself, whose top would bring its models along
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
