@@ -4,7 +4,19 @@ from ppl_models.training.compile import CompiledObjective
 from ppl_models.training.convergence import Converged
 from ppl_models.training.fit import fit
 from ppl_models.training.replay import Replay, replay
-from ppl_models.training.result import FitResult
+from ppl_models.training.result import FitResult, TrainResult
 from ppl_models.training.saving import load, save
+from ppl_models.training.train import train
 
-__all__ = ["CompiledObjective", "Converged", "FitResult", "Replay", "fit", "load", "replay", "save"]
+__all__ = [
+    "CompiledObjective",
+    "Converged",
+    "FitResult",
+    "Replay",
+    "TrainResult",
+    "fit",
+    "load",
+    "replay",
+    "save",
+    "train",
+]

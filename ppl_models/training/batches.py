@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import torch
@@ -10,7 +11,15 @@ from torch import Tensor
 
 from guides.errors import DataError, OptionError
 
-__all__ = ["Transform", "check_finite", "minibatches", "num_rows", "take_rows"]
+__all__ = [
+    "Transform",
+    "check_batch_size",
+    "check_finite",
+    "minibatches",
+    "num_rows",
+    "one_epoch",
+    "take_rows",
+]
 
 #: From a batch of the first argument and a generator to what the model sees, for example a binarisation.
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -51,26 +60,35 @@ def take_rows(args: tuple[Any, ...], rows: Tensor | slice) -> tuple[Any, ...]:
     return tuple(a[rows] if isinstance(a, Tensor) else a for a in args)
 
 
+def check_batch_size(args: tuple[Any, ...], batch_size: int | None) -> tuple[int, int]:
+    """Give the number of rows, and how many make a batch: all if ``batch_size`` is ``None``.
+
+    Raises:
+        DataError: If the arguments cannot be cut into batches.
+        OptionError: If ``batch_size`` is not between 1 and the number of rows.
+    """
+    size = num_rows(args)
+    if batch_size is not None and not 1 <= batch_size <= size:
+        raise OptionError(f"batch_size must be between 1 and the number of data, {size}; got {batch_size}.")
+    return size, size if batch_size is None else batch_size
+
+
+def one_epoch(
+    args: tuple[Any, ...], batch_size: int, transform: Transform | None, generator: torch.Generator
+) -> Iterator[tuple[Any, ...]]:
+    """Yield every row once, in an order and a noise that ``generator`` fixes. The last batch may be smaller."""
+    for rows in torch.randperm(num_rows(args), generator=generator).split(batch_size):
+        batch = take_rows(args, rows)
+        yield batch if transform is None else (transform(batch[0], generator), *batch[1:])
+
+
 def minibatches(
     args: tuple[Any, ...], batch_size: int | None, transform: Transform | None, generator: torch.Generator
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Yield ``(epoch, args)`` for ever: every row once per epoch, in an order and a noise that ``generator`` fixes.
-
-    The last batch of an epoch may be smaller than ``batch_size``. Without a batch size, every batch is all data.
-
-    Raises:
-        OptionError: If ``batch_size`` is not between 1 and the number of rows.
-    """
-    size = None if batch_size is None else num_rows(args)
-    if size is not None and batch_size is not None and not 1 <= batch_size <= size:
-        raise OptionError(f"batch_size must be between 1 and the number of data, {size}; got {batch_size}.")
-    epoch = 0
-    while True:
-        if size is None or batch_size is None:
-            batches = [args]
+    """Yield ``(epoch, args)`` for ever, epoch after epoch; without a batch size, every batch is all data."""
+    for epoch in count():
+        if batch_size is not None:
+            for batch in one_epoch(args, batch_size, transform, generator):
+                yield epoch, batch
         else:
-            order = torch.randperm(size, generator=generator).split(batch_size)
-            batches = (take_rows(args, rows) for rows in order)  # type: ignore[assignment]
-        for batch in batches:
-            yield epoch, batch if transform is None else (transform(batch[0], generator), *batch[1:])
-        epoch += 1
+            yield epoch, args if transform is None else (transform(args[0], generator), *args[1:])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -17,28 +15,25 @@ from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from guides.errors import DivergedError, ModelError, OptionError, positive, whole_number
+from guides.errors import ModelError, OptionError, positive, whole_number
 from guides.plates import Minibatch
 from ppl_models.objectives import ELBO, Objective
 from ppl_models.training.averaging import TailAverage
-from ppl_models.training.batches import Transform, check_finite, minibatches, num_rows
+from ppl_models.training.batches import Transform, check_batch_size, check_finite, minibatches, num_rows
 from ppl_models.training.compile import Compile, CompiledObjective
 from ppl_models.training.compiled_adam import CompiledAdam
 from ppl_models.training.convergence import Converged
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import loss_and_gradient
-from ppl_models.training.guard import describe_divergence
 from ppl_models.training.modes import evaluating
 from ppl_models.training.pairs import check_pair, find_parameters
 from ppl_models.training.progress_bar import progress_bar
 from ppl_models.training.random_state import random_state, restored
-from ppl_models.training.replay import write_bundle
 from ppl_models.training.result import FitResult
 from ppl_models.training.schedules import LearningRate, Schedule
+from ppl_models.training.skipping import Skipping
 
 __all__ = ["fit"]
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -145,6 +140,8 @@ def fit(
     if hasattr(model, "summarise") and batch_size is None and transform is None:
         args = (model.summarise(*args),)
         validation = None if validation is None else (model.summarise(*validation),)
+    if batch_size is not None:
+        check_batch_size(args, batch_size)
     order = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
     batches = minibatches(args, batch_size, transform, order)
     objective = ELBO() if objective is None else objective
@@ -176,6 +173,7 @@ def fit(
         if compiled is not None and CompiledAdam.takes(optimizer):
             whole_step = CompiledAdam(compiled, optimizer, max_grad_norm=max_grad_norm)
         learning_rate = LearningRate(schedule, optimizer, steps)
+        skipping = Skipping(objective, model, guide, parameters, max_skipped=max_skipped, bundle=bundle)
         tail = TailAverage(parameters.values())
         tail_start = math.ceil((1 - share) * steps) if share else steps
         stack.enter_context(pyro.validation_enabled(False))
@@ -197,20 +195,7 @@ def fit(
                     if updated is not None:  # the gradient stayed in the graph
                         with restored(state):
                             loss_and_gradient(eager, batch, parameters)
-                    found = describe_divergence(objective, model, guide, batch, parameters, state)
-                found = f"step {step}: loss {gradient.loss:g}; {found}"
-                if bundle is not None:
-                    path = Path(bundle, f"step-{step}.pt")
-                    write_bundle(
-                        path, model, guide, batch, state, step=step, epoch=epoch, message=found, minibatch=minibatch
-                    )
-                    found += f"; written to {path}"
-                log.warning("skipped %s", found)
-                if result.skipped > max_skipped:
-                    raise DivergedError(
-                        f"training stopped at {found}. {result.skipped} steps were skipped, max_skipped={max_skipped}. "
-                        "Lower lr, give max_grad_norm, or look at the site named."
-                    )
+                    skipping.skip(batch, state, loss=gradient.loss, step=step, epoch=epoch, minibatch=minibatch)
             else:
                 if updated is None:
                     if max_grad_norm is not None:

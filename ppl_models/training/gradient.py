@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_models.objectives import ObjectiveModule
+from ppl_models.objectives import Estimate, ObjectiveModule
 from ppl_models.training.compile import CompiledObjective
 
-__all__ = ["Gradient", "loss_and_gradient"]
+__all__ = ["Gradient", "loss_and_gradient", "read_gradient"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ def loss_and_gradient(
         parameter.grad = None
     estimate = objective.estimate(*batch)
     estimate.loss.backward()
-    norm = nn.utils.get_total_norm([p.grad for p in parameters.values() if p.grad is not None])
+    return read_gradient(estimate, parameters.values())
+
+
+def read_gradient(estimate: Estimate, parameters: Iterable[Tensor]) -> Gradient:
+    """Read off what a batch said, once its gradient is in the parameters."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     numbers = [estimate.loss.detach(), norm, *estimate.parts.values()]
     # One transfer for all.
     loss, value, *parts = torch.stack([number.to(estimate.loss) for number in numbers]).tolist()

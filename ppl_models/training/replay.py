@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from guides.noise import Share
 from guides.plates import Minibatch
 from ppl_models.objectives import Objective
 from ppl_models.training.gradient import loss_and_gradient
@@ -52,6 +53,7 @@ def write_bundle(
     epoch: int,
     message: str,
     minibatch: Minibatch | None = None,
+    share: Share | None = None,
 ) -> None:
     """Write what a step was made from.
 
@@ -66,6 +68,7 @@ def write_bundle(
         epoch: The epoch's.
         message: What was found.
         minibatch: The handler that scaled the batch, if one did.
+        share: The handler that shared out the noise, if one did.
     """
     content = {
         "pair": state_of(model, guide),
@@ -73,6 +76,7 @@ def write_bundle(
         "batch": list(batch),
         "random_state": dict(random_state),
         "minibatch": None if minibatch is None else {"size": minibatch.size, "plate": minibatch.plate},
+        "share": None if share is None else {"size": share.size, "plate": share.plate, "start": share.start},
         "progress": {"step": step, "epoch": epoch},
         "message": message,
     }
@@ -82,7 +86,7 @@ def write_bundle(
 def replay(
     path: str | os.PathLike[str], model: Callable[..., Any], guide: Callable[..., Any], objective: Objective
 ) -> Replay:
-    """Run a step again that was not finite, from the bundle that ``fit(..., bundle=folder)`` wrote.
+    """Run a step again that was not finite, from a file that ``fit`` or ``train`` wrote into its folder ``bundle``.
 
     Model and guide get the parameters they had in that step, and keep them, with the gradients, to be looked into; the
     generators go on where they were.
@@ -110,7 +114,8 @@ def replay(
     batch, states = tuple(content["batch"]), content["random_state"]
     objective.set_progress(**content["progress"])
     scaled = Minibatch(content["minibatch"].pop("size"), **content["minibatch"]) if content["minibatch"] else None
-    with scaled or nullcontext():
+    shared = Share(content["share"].pop("plate"), **content["share"]) if content["share"] else None
+    with scaled or nullcontext(), shared or nullcontext():
         with restored(states):
             parameters = find_parameters(objective, model, guide, batch, validate=False)
         with restored(states), pyro.validation_enabled(False):

@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callabl
     If anything does not fit, both stay as they were. Only tensors and plain data are read, and no code is run.
 
     Args:
-        path: A file that :func:`save` wrote.
+        path: A file that :func:`save` wrote, or a checkpoint of :func:`~ppl_models.training.train`.
         model: The same model, made anew.
         guide: The same guide of it, made anew.
 
@@ -74,7 +74,8 @@ def load(path: str | os.PathLike[str], model: Callable[..., Any], guide: Callabl
         ModelError: If it is of another model or guide: of another class, with other options, other parameters, or
             parameters of another dtype.
     """
-    restore(read_file(path, "fit", near=model), model, guide)
+    content = read_file(path, "fit", "checkpoint", near=model)
+    restore(content.get("pair", content), model, guide)
 
 
 def state_of(model: Callable[..., Any], guide: Callable[..., Any]) -> dict[str, Any]:
@@ -110,12 +111,12 @@ def write_file(path: str | os.PathLike[str], kind: str, content: dict[str, Any])
         temporary.write_bytes(written.getbuffer())
 
 
-def read_file(path: str | os.PathLike[str], kind: str, *, near: Callable[..., Any]) -> dict[str, Any]:
+def read_file(path: str | os.PathLike[str], *kinds: str, near: Callable[..., Any]) -> dict[str, Any]:
     """Read what :func:`write_file` wrote, onto the device of a model's parameters.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataError: If it is not a whole file of this kind, or of a version that this one does not read.
+        DataError: If it is not a whole file of one of these kinds, or of a version that this one does not read.
     """
     device = next((p.device for p in near.parameters()), "cpu") if isinstance(near, nn.Module) else "cpu"
     file = io.BytesIO(Path(path).read_bytes())  # past this line no error is the disk's
@@ -129,8 +130,9 @@ def read_file(path: str | os.PathLike[str], kind: str, *, near: Callable[..., An
         ) from error
     except (EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path} must be a whole file written by ppl-models; it is damaged or cut short.") from error
-    if not isinstance(content, dict) or content.get("ppl_models") != kind:
-        raise DataError(f"{path} must be a file of kind {kind!r} written by ppl-models; it is another.")
+    if not isinstance(content, dict) or content.get("ppl_models") not in kinds:
+        kind = " or ".join(map(repr, kinds))
+        raise DataError(f"{path} must be a file of kind {kind} written by ppl-models; it is another.")
     if content["format"] != FORMAT:
         writer = content["versions"].get("ppl-models", "of unknown version")
         older = "older" if content["format"] > FORMAT else "newer"
