@@ -144,7 +144,7 @@ class Resumable:
     """One process's batches, as Lightning takes them: they go on in the middle of an epoch.
 
     Each is ``{"args": arguments, "index": number in the epoch, "counts": whether it is part of the data}``: where
-    batches cannot be shared out evenly, a process that has none left is given its last one again, to keep step.
+    batches cannot be shared out evenly, a process that has none left is given one row again, to keep step.
 
     Args:
         source: Where batches come from.
@@ -166,11 +166,6 @@ class Resumable:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rank, processes = self.place()
-        if self.source.num_batches < processes:
-            raise OptionError(
-                f"data shared out among {processes} processes must have at least a batch for each; got "
-                f"{self.source.num_batches}. Lower batch_size."
-            )
         start, self._start = self._start, 0
         self.taken = start
         seed = random.Random(f"{self.seed}, {self.epoch()}").getrandbits(63)
@@ -181,8 +176,10 @@ class Resumable:
             index += 1
         if index < len(self):
             if batch is None:
-                batch = next(self.source.epoch(seed, rank, processes))
-            yield {"args": batch, "index": index, "counts": False}
+                batch = next(self.source.epoch(seed, 0, 1))
+            size = batch_length(batch)
+            one = tuple(a[:1] if isinstance(a, Tensor) and a.dim() and len(a) == size else a for a in batch)
+            yield {"args": one, "index": index, "counts": False}
 
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken}

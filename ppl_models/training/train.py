@@ -238,9 +238,8 @@ def train(
     watching.append(Checkpoints(place, every=checkpoint_every, signals=signals))
     device = _device_of(model, guide)
     with _quiet_lightning(), ExitStack() as stack:
-        if seed is not None:
-            stack.enter_context(torch.random.fork_rng())
-            torch.manual_seed(seed)
+        stack.enter_context(torch.random.fork_rng())
+        torch.manual_seed(order)
         loop = Trainer(
             **{"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 1} | options,
             max_epochs=epochs,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
@@ -156,6 +157,8 @@ class TrainingModule(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        # What was drawn to find the parameters depends on the size of a batch.
+        torch.manual_seed(self.settings["seed"])
         if self._restored is not None:
             _set_noise(self._restored["random_state"], self.device)
             if self.learning_rate.scheduler is not None:
@@ -305,9 +308,10 @@ class TrainingModule(LightningModule):
         own = self.data.train_source.num_data if own is None and args else own or 0
         if self.trainer.world_size == 1:
             return [own]
-        told = torch.tensor([own, self.signals.received is not None], device=self.device)
-        sizes, stopped = self._gathered(told).T.tolist()
-        self._anyone_stopped = any(stopped)
+        told = [0] * (self.trainer.world_size + 1)
+        told[self.global_rank], told[-1] = own, self.signals.received is not None
+        *sizes, stopped = self._over_processes(told)
+        self._anyone_stopped = stopped > 0
         return [int(size) for size in sizes]
 
     @contextmanager
@@ -315,8 +319,8 @@ class TrainingModule(LightningModule):
         """What is scaled up to all data, its noise that of all processes' rows together."""
         self._minibatch, self._share = Minibatch(num_data, plate=DATA), None
         if len(sizes) > 1:
-            start, own = sum(sizes[: self.global_rank]), batch_length(args) or 0
-            self._share = Share(DATA, size=max(sum(sizes), start + own), start=start)
+            start = sum(sizes[: self.global_rank]) if sizes[self.global_rank] else 0
+            self._share = Share(DATA, size=sum(sizes), start=start)
         with self._minibatch, self._share or nullcontext():
             yield
 
@@ -339,16 +343,13 @@ class TrainingModule(LightningModule):
         for parameter in self.trained.values():
             parameter.grad = None  # what an optimizer passes over
 
-    def _over_processes(self, numbers: list[float]) -> list[float]:
-        if self.trainer.world_size == 1:
-            return numbers
+    def _over_processes(self, numbers: Sequence[float]) -> list[float]:
+        """Sum numbers over the processes."""
         told = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        total: list[float] = self._gathered(told).sum(0).tolist()
+        if self.trainer.world_size > 1:
+            dist.all_reduce(told)
+        total: list[float] = told.tolist()
         return total
-
-    def _gathered(self, told: Tensor) -> Tensor:
-        gathered: Any = self.all_gather(told)
-        return gathered
 
     def _tell_time(self) -> None:
         self.progress.seconds = time.perf_counter() - self._began
