@@ -29,6 +29,7 @@ class BatchedData(LightningDataModule):
         num_batches: For loaders without a length.
         num_validation_data: For loaders.
         seed: Fixes the order, with the epoch.
+        must_validate: Whether training cannot do without a validation.
 
     Raises:
         OptionError: If options do not fit the kind of data.
@@ -49,13 +50,14 @@ class BatchedData(LightningDataModule):
         num_batches: int | None,
         num_validation_data: int | None,
         seed: int,
+        must_validate: bool,
     ) -> None:
         super().__init__()
         self.module = data if isinstance(data, LightningDataModule) else None
         self.data, self.validation = data, validation
         self.batch_size, self.transform, self.unpack = batch_size, transform, unpack
         self.num_data, self.num_batches, self.num_validation_data = num_data, num_batches, num_validation_data
-        self.seed = seed
+        self.seed, self.must_validate = seed, must_validate
         if transform is not None and not _in_memory(data):
             raise OptionError(
                 f"transform is for tensors; got {type(data).__name__}. Transform in the loader's dataset."
@@ -87,6 +89,10 @@ class BatchedData(LightningDataModule):
         self.train_source = self._source(data, self.num_data, training=True)
         nothing = validation is None or (isinstance(validation, list | tuple) and not validation)
         self.validation_source = None if nothing else self._source(validation, self.num_validation_data, training=False)
+        if nothing:
+            if self.must_validate:
+                raise OptionError("patience needs validation data; got none. Write validation=x.")
+            self._running.limit_val_batches = 0
 
     def train_dataloader(self) -> Resumable:
         self.batches = Resumable(self.train_source, seed=self.seed, epoch=self._epoch, place=self._place)

@@ -213,6 +213,7 @@ def train(
         num_batches=num_batches,
         num_validation_data=num_validation_data,
         seed=order,
+        must_validate=patience is not None,
     )
     settings = {"objective": repr(objective), "lr": lr, "max_grad_norm": max_grad_norm, "seed": order}
     settings |= {"optim": getattr(optim, "__name__", None), "batch_size": batch_size}
