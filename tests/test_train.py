@@ -82,13 +82,20 @@ class Conjugate(pyro.nn.PyroModule):
 def test_it_finds_the_exact_posterior_of_every_datum():
     x, model = torch.randn(50, 1), Conjugate()
     guide = MeanFieldGuide(model, encoder=nn.Linear(1, 2))
+    for parameter in guide.encoder.parameters():
+        nn.init.zeros_(parameter)  # from the prior: no first step that Adam would remember for long
     objective = ELBO(gradient="stl")  # whose noise vanishes there
-    result = quiet(model, guide, x, epochs=40, batch_size=16, lr=0.1, validation=x, objective=objective)
+    result = quiet(
+        model, guide, x, epochs=40, batch_size=16, lr=0.1, schedule="cosine", validation=x, objective=objective
+    )
     exact = -torch.distributions.Normal(0.0, 2**0.5).log_prob(x).sum().item()
     assert result.steps == 40 * 4
     # At the exact posterior every draw gives the evidence itself.
-    assert result.history["validation_loss"].iloc[-1] == pytest.approx(exact, abs=0.05)
-    assert result.history["loss"].iloc[-1] == pytest.approx(exact, abs=0.05)
+    assert result.history["validation_loss"].iloc[-1] == pytest.approx(exact, abs=0.2)
+    assert result.history["loss"].iloc[-1] == pytest.approx(exact, abs=0.2)
+    slope, scale = guide.encoder.weight[:, 0], guide.encoder.bias
+    assert slope.tolist() == pytest.approx([0.5, 0.0], abs=0.01)
+    assert scale.tolist() == pytest.approx([0.0, -0.5 * math.log(2)], abs=0.01)
 
 
 def test_history_is_of_all_data_whatever_the_batches():
