@@ -50,6 +50,9 @@ class Batches:
         True
     """
 
+    #: Lightning takes it for granted in whatever has a sampler.
+    batch_sampler: None = None
+
     def __init__(
         self,
         data: Tensor,
@@ -61,9 +64,7 @@ class Batches:
     ) -> None:
         size = whole_number("batch_size", batch_size, least=1)
         if drop_last and size > len(data):
-            raise OptionError(
-                f"batch_size must be at most {len(data)}, or drop_last False; got {size}: no batch is left."
-            )
+            raise OptionError(f"batch_size must be at most {len(data)} with drop_last=True; got {size}.")
         if dynamic and seed is None:
             raise OptionError("seed must be given with dynamic=True; got None.")
         self._data = data

@@ -8,6 +8,7 @@ import urllib.request
 from hashlib import md5
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 from guides.errors import DataError
 from ppl_models.files import atomic_path
@@ -43,4 +44,6 @@ def download(url: str, path: Path, *, checksum: str, instead: str) -> None:
                     f"{temporary.stat().st_size:,} bytes, which were not kept. Try again, or {instead}"
                 )
     except (OSError, HTTPException) as cause:
+        if isinstance(cause, HTTPError):
+            cause.close()  # it is an open answer as well
         raise DataError(f"{url} could not be downloaded to {path} ({cause}); {instead}") from cause

@@ -124,10 +124,11 @@ def _read_arrays(path: Path) -> Drawings:
     import numpy as np
 
     try:
-        archive = np.load(path)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: must be an .npz file with {', '.join(_KEYS)}; got a single array.")
-        with archive:
+        # Opened here, for NumPy leaves a file open that it cannot read.
+        with path.open("rb") as opened:
+            archive = np.load(opened)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: must be an .npz file with {', '.join(_KEYS)}; got a single array.")
             missing = [key for key in _KEYS if key not in archive]
             if missing:
                 raise DataError(
