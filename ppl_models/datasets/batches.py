@@ -26,7 +26,7 @@ class Batches:
     Lightning tells it the epoch through ``sampler.set_epoch`` and keeps its place in checkpoints through
     ``state_dict``; on its own, each pass is the next epoch.
 
-    Shapes: ``data`` (N, *); each batch (batch_size, *), the last one of an epoch shorter unless it is dropped.
+    Shapes: ``data`` ``(N, *)``; each batch ``(batch_size, *)``, the last one of an epoch shorter unless it is dropped.
 
     Args:
         data: Images, points, or whatever else stands along the first dimension.
