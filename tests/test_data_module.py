@@ -96,7 +96,11 @@ def test_a_restored_place_is_where_the_epoch_goes_on(done):
     shown = iter(again)
     again.set_epoch(6)  # Lightning says it after ``iter``
     assert [batch.flatten().tolist() for batch in shown] == whole[done % 5 :]
-    assert epoch(again, 6) == whole  # the place holds for one pass
+    assert epoch(again, 6) == whole
+    # The place holds for one pass, even one that breaks off.
+    again.load_state_dict({"epoch": 6, "next": 2})
+    next(iter(again))
+    assert epoch(again, 6) == whole
 
 
 def test_a_place_in_another_epoch_is_forgotten():
