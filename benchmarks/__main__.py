@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets
+from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets, toy
 
 PARTS = {
     "evidence": evidence.contract,
@@ -23,6 +23,7 @@ PARTS = {
     "pyro": cost.against_pyro,
     "compiled": compiled.compiled,
     "start-up": cost.start_up,
+    "toy": toy.toy_sets,
 }
 
 

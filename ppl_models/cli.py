@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guides.errors import PplError
+from ppl_models import data_command
 
 if TYPE_CHECKING:
     from ppl_models.demo import DemoResult, Row
@@ -29,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data_command.app, name="data")
 
 
 def main() -> None:

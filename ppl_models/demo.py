@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from guides import Guide, HamiltonianGuide, MeanFieldGuide
 from guides.errors import OptionError, choose, whole_number
-from ppl_models.datasets import ImageData, binarise, load
+from ppl_models.datasets import ImageData, binarise, digits, mnist
 from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.diagnostics import importance_nll
 from ppl_models.figures import reconstructions, samples, training_curves
@@ -295,12 +295,12 @@ def package_version() -> str:
 
 def _load(data: str, data_dir: str | os.PathLike[str] | None) -> ImageData:
     if data_dir is None:
-        return load(data)
+        return mnist() if data == "mnist" else digits()
     if data != "mnist":
         raise OptionError(
             f"data_dir is only for data 'mnist'; got {str(data_dir)!r} with {data!r}, which needs no files."
         )
-    return load(data, data_dir=data_dir)
+    return mnist(data_dir)
 
 
 def _writable(folder: Path) -> Path:

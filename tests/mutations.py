@@ -42,6 +42,10 @@ PUBLISHED = "tests/test_published_flows.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
+TOY = "tests/test_toy.py"
+OMNIGLOT = "tests/test_omniglot.py"
+DATA_MODULE = "tests/test_data_module.py"
+DATA_COMMAND = "tests/test_data_command.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -291,6 +295,73 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/datasets/idx.py", "got != expected", "got < expected", DATASETS),
     ("ppl_models/datasets/idx.py", "got != expected", "got > expected", DATASETS),
     ("ppl_models/datasets/idx.py", 'f">{rank}I"', 'f"<{rank}I"', DATASETS),
+    # Toy sets.
+    ("ppl_models/datasets/toy/sets.py", '"moons": 2.393879', '"moons": 2.393880', TOY),
+    ("ppl_models/datasets/toy/sets.py", '"pinwheel": 2.317788', '"pinwheel": 2.317789', TOY),
+    ("ppl_models/datasets/toy/sets.py", "noise=0.5 / 1.414", "noise=0.5 / math.sqrt(2)", TOY),
+    ("ppl_models/datasets/toy/sets.py", "0.25 + n * n.sin()", "0.25 - n * n.sin()", TOY),
+    ("ppl_models/datasets/toy/sets.py", "nodes=384", "nodes=192", TOY),
+    (
+        "ppl_models/datasets/toy/curves.py",
+        "        if self._square:\n            uniform",
+        "        if False:\n            uniform",
+        TOY,
+    ),
+    ("ppl_models/datasets/toy/curves.py", "** (1 / self._exponent)", "** self._exponent", TOY),
+    ("ppl_models/datasets/toy/curves.py", "exponents.amin(-1, keepdim=True) + _NEGLIGIBLE", "_NEGLIGIBLE", TOY),
+    ("ppl_models/datasets/toy/circles.py", "+ torch.finfo(squares.dtype).tiny", "", TOY),
+    ("ppl_models/datasets/toy/pinwheel.py", "(second, right)):", "):", TOY),
+    ("ppl_models/datasets/toy/pinwheel.py", "(first, second), (second, right)", "(second, right)", TOY),
+    ("ppl_models/datasets/toy/pinwheel.py", "+ rate * along * change", "", TOY),
+    ("ppl_models/datasets/toy/pinwheel.py", "across * cos - along * sin", "across * cos + along * sin", TOY),
+    ("ppl_models/datasets/toy/checkerboard.py", ".clamp_(max=_LAST)", "", TOY),
+    ("ppl_models/datasets/toy/checkerboard.py", ".add_(column % 2)", "", TOY),
+    ("ppl_models/datasets/toy/rows.py", "(terms - highest[row])", "(terms - highest.amax())", TOY),
+    ("ppl_models/datasets/toy_data.py", "derived_seed(seed, option)", "seed", TOY),
+    # Files of datasets, and batches.
+    ("ppl_models/datasets/cache.py", "if _checksum(path) != sums[path.name]:", "if False:", DATASETS),
+    ("ppl_models/datasets/mnist.py", "    unseal(folder)\n", "", DATASETS),
+    ("ppl_models/datasets/mnist.py", "if got != counts or", "if", DATASETS),
+    ("ppl_models/datasets/drawings.py", "_WHITE - pixels", "pixels", OMNIGLOT),
+    ("ppl_models/datasets/drawings.py", "antialias=True", "antialias=False", OMNIGLOT),
+    ("ppl_models/datasets/drawings.py", "in sorted(archive.namelist())", "in archive.namelist()", OMNIGLOT),
+    (
+        "ppl_models/datasets/omniglot.py",
+        "[labels[0][rest], labels[0][test]]",
+        "[labels[0][test], labels[0][rest]]",
+        OMNIGLOT,
+    ),
+    ("ppl_models/datasets/omniglot.py", "if len(part.images) != count:", "if False:", OMNIGLOT),
+    ("ppl_models/datasets/download.py", "if got != checksum:", "if False:", OMNIGLOT),
+    (
+        "ppl_models/datasets/seeded.py",
+        "repr((_checked(seed), *purpose))",
+        "repr((_checked(seed), *purpose[:1]))",
+        DATASETS,
+    ),
+    ("ppl_models/datasets/batches.py", '"order", epoch)', '"order")', DATA_MODULE),
+    ("ppl_models/datasets/batches.py", '"pixels", epoch, number)', '"pixels", epoch)', DATA_MODULE),
+    ("ppl_models/datasets/batches.py", "range(start, len(self))", "range(len(self))", DATA_MODULE),
+    (
+        "ppl_models/datasets/batches.py",
+        "self._epoch, self._start, 0\n",
+        "self._epoch, self._start, self._start\n",
+        DATA_MODULE,
+    ),
+    ("ppl_models/datasets/batches.py", "turn * processes + process", "turn", DATA_MODULE),
+    ("ppl_models/datasets/batches.py", "if epoch != self._epoch or", "if", DATA_MODULE),
+    (
+        "ppl_models/datasets/data_module.py",
+        "self.data.validation, batch_size=batch_size",
+        "self.data.validation, batch_size=batch_size, seed=seed",
+        DATA_MODULE,
+    ),
+    (
+        "ppl_models/data_command.py",
+        '"-inf" if dataset.entropy == -math.inf else dataset.entropy',
+        "dataset.entropy",
+        DATA_COMMAND,
+    ),
     ("ppl_models/files.py", "yield temporary", "yield final", DATASETS),
     ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
     # Objectives: estimators, weights, chunks.

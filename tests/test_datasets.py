@@ -21,8 +21,23 @@ import torch
 
 from guides.errors import DataError, OptionError
 from ppl_models import datasets
-from ppl_models.datasets import DATASETS, ImageData, binarise, digits, load, mnist, read_idx
+from ppl_models.datasets import (
+    DATASETS,
+    TOY_DENSITIES,
+    ImageData,
+    ToyData,
+    binarise,
+    digits,
+    fashion_mnist,
+    fetch,
+    load,
+    mnist,
+    read_idx,
+)
+from ppl_models.datasets.cache import SUMS, kept_files, seal
 from ppl_models.datasets.idx import IDX_FILES, write_idx
+from ppl_models.datasets.seeded import derived_seed
+from ppl_models.datasets.toy import ENTROPIES
 from ppl_models.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
@@ -53,8 +68,19 @@ def write_mnist(folder: Path, names: tuple[str, ...] = IDX_FILES, parts: list[to
     return folder
 
 
-def same(first: ImageData, second: ImageData) -> bool:
-    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in TENSORS)
+def same(first: ImageData | ToyData, second: ImageData | ToyData) -> bool:
+    names = [name for name in TENSORS if hasattr(first, name)]
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names)
+
+
+def write_npz(path: Path, count: int = 50, **changed: object) -> Path:
+    """Write drawings: ten characters of two alphabets, every drawing another one."""
+    images = np.zeros((count, 28, 28), dtype=np.uint8)
+    images[np.arange(count), np.arange(count) % 28, np.arange(count) // 28] = 255
+    alphabet = np.array(["Latin", "Greek"])[np.arange(count) % 2]
+    arrays = {"images": images, "alphabet": alphabet, "character": np.arange(count) % 5 + 1} | changed
+    np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
+    return path
 
 
 @pytest.fixture
@@ -62,47 +88,66 @@ def folder(tmp_path: Path) -> Path:
     return write_mnist(tmp_path / "mnist")
 
 
+@pytest.fixture
+def options(folder: Path) -> dict[str, dict[str, object]]:
+    """What each dataset needs to be loaded quickly, from local files."""
+    drawings = write_npz(folder / "drawings.npz")
+    few = {"num_train": 30, "num_validation": 20, "num_test": 10}
+    return (
+        dict.fromkeys(TOY_DENSITIES, few)
+        | {name: {"data_dir": folder} for name in ("mnist", "fashion_mnist")}
+        | {"digits": {}, "omniglot": {"data_dir": drawings}}
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------- by name
 
 
 def test_the_registry_holds_every_public_loader():
-    public = [getattr(datasets, name) for name in datasets.__all__]
+    public = [vars(datasets)[name] for name in datasets.__all__ if name != "DataModule"]  # which imports Lightning
     functions = {each.__name__: each for each in public if inspect.isfunction(each)}
     loaders = {
         name: each
         for name, each in functions.items()
         if each is not load and inspect.signature(each).return_annotation == "ImageData"
     }
-    assert loaders == DATASETS
+    assert {name: dataset.load for name, dataset in DATASETS.items() if name not in TOY_DENSITIES} == loaders
+    assert set(DATASETS) == set(loaders) | set(TOY_DENSITIES)
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_every_loader_is_reproducible_and_takes_a_seed(name, folder):
-    options = {"data_dir": folder} if name == "mnist" else {}
-    first, again, other = (load(name, seed=seed, **options) for seed in (3, 3, 4))
+def test_every_loader_is_reproducible_and_takes_a_seed(name, options):
+    first, again, other = (load(name, seed=seed, **options[name]) for seed in (3, 3, 4))
     assert first.name == name
     assert same(first, again)
-    assert not torch.equal(first.train, other.train)
-    assert not torch.equal(first.test, other.test)
-    assert {getattr(first, part).dtype for part in ("train", "validation", "test")} == {torch.float32}
+    for part in ("train", "validation", "test"):
+        assert not torch.equal(getattr(first, part), getattr(other, part))
+        assert getattr(first, part).dtype == torch.float32
+        assert getattr(first, part)[0].dim() == len(DATASETS[name].event_shape)
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_loaders_leave_the_global_generator_alone(name, folder):
-    options = {"data_dir": folder} if name == "mnist" else {}
+def test_loaders_leave_the_global_generator_alone(name, options):
     before = torch.get_rng_state()
-    first = load(name, **options)
+    first = load(name, **options[name])
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(12345)
-    assert same(first, load(name, **options))
+    assert same(first, load(name, **options[name]))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "0", None])
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_seed_is_a_whole_number_of_at_least_zero(name, seed, folder):
-    options = {"data_dir": folder} if name == "mnist" else {}
+def test_a_seed_is_a_whole_number_of_at_least_zero(name, seed, options):
     with pytest.raises(OptionError, match=r"seed must be a whole number, at least 0 and below 2\*\*63; got"):
-        load(name, seed=seed, **options)
+        load(name, seed=seed, **options[name])
+
+
+def test_what_is_said_of_a_dataset_is_true_of_it():
+    for name in ("digits", "moons"):
+        said, data = DATASETS[name], load(name)
+        assert said.sizes == tuple(len(getattr(data, part)) for part in ("train", "validation", "test"))
+        assert said.event_shape == data.train.shape[1:]
+    assert {name: said.entropy for name, said in DATASETS.items() if said.event_shape == (2,)} == ENTROPIES
 
 
 def test_a_numpy_integer_is_a_seed():
@@ -110,14 +155,25 @@ def test_a_numpy_integer_is_a_seed():
 
 
 def test_an_unknown_dataset_and_an_unknown_option_are_named():
-    with pytest.raises(OptionError, match=r"dataset must be one of 'digits', 'mnist'; got 'minst'\. Did you mean 'm"):
+    with pytest.raises(OptionError, match=r"dataset must be one of 'digits', .*, 'cos'; got 'minst'\. Did you mean 'm"):
         load("minst")
+    with pytest.raises(OptionError, match=r"got '8gausians'\. Did you mean '8gaussians'\?"):
+        load("8gausians")
     with pytest.raises(OptionError, match=r"an option of dataset 'digits' must be one of 'seed'; got 'data_dir'"):
         load("digits", data_dir="anywhere")
+    with pytest.raises(OptionError, match=r"option of dataset 'moons' .* 'num_test', 'seed'; got 'num'"):
+        load("moons", num=10)
 
 
-def test_importing_the_datasets_does_not_import_scikit_learn():
-    code = "import sys, ppl_models.datasets; print('sklearn' in sys.modules)"
+def test_a_derived_seed_depends_on_the_seed_and_on_each_part_of_its_purpose():
+    seeds = [derived_seed(seed, part, epoch) for seed in range(3) for part in ("order", "pixels") for epoch in range(5)]
+    assert len({*seeds, derived_seed(0), derived_seed(0, "order")}) == 32
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_importing_the_datasets_imports_nothing_heavy():
+    heavy = ["lightning", "PIL", "pytorch_lightning", "sklearn", "scipy"]
+    code = f"import sys, ppl_models.datasets; print(any(name in sys.modules for name in {heavy}))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert result.stdout.split() == ["False"], result.stderr
@@ -442,8 +498,7 @@ def test_the_real_mnist():
     assert data.train.shape == (50_000, 1, 28, 28)
     assert data.validation.shape == data.test.shape == (10_000, 1, 28, 28)
     labels = torch.cat([data.train_labels, data.validation_labels])
-    assert torch.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert torch.bincount(data.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert [torch.bincount(labels).tolist(), torch.bincount(data.test_labels).tolist()] == list(MNIST_COUNTS)
     pixels = read_idx(REAL_MNIST / IDX_FILES[0]).to(torch.float32) / 255
     assert float(pixels.mean()) == pytest.approx(0.1307, abs=5e-5)
     assert float(pixels.std()) == pytest.approx(0.3081, abs=5e-5)
@@ -455,12 +510,18 @@ def test_the_real_mnist():
 # ------------------------------------------------------------------------------------------------- MNIST through OpenML
 
 
+MNIST_COUNTS = (
+    [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+    [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+)
+
+
 @pytest.fixture
 def openml(monkeypatch):
     """Stand in for the download: `openml.answer` is what it gives or raises, `openml.calls` what it was asked."""
     pixels = np.zeros((70_000, 784), dtype=np.uint8)
     pixels[60_000:] = 255
-    target = np.array(["7"] * 60_000 + ["2"] * 10_000, dtype=object)
+    target = np.concatenate([np.repeat(np.arange(10), counts) for counts in MNIST_COUNTS]).astype(str).astype(object)
     stub = SimpleNamespace(answer=SimpleNamespace(data=pixels, target=target), calls=[])
 
     def fetch(name, **options):
@@ -485,21 +546,86 @@ def test_openml_gives_sixty_thousand_to_train_and_the_last_ten_thousand_to_test(
     assert (data.train == 0).all()
     assert (data.validation == 0).all()
     assert (data.test == 1).all()
-    assert (data.train_labels == 7).all()
-    assert (data.validation_labels == 7).all()
-    assert (data.test_labels == 2).all()
+    labels = torch.cat([data.train_labels, data.validation_labels])
+    assert [torch.bincount(labels).tolist(), torch.bincount(data.test_labels).tolist()] == list(MNIST_COUNTS)
     # The second time the cache answers, and answers the same.
     again = mnist(cache_dir=tmp_path)
     assert len(openml.calls) == 1
     assert same(data, again)
 
 
-def test_an_incomplete_cache_is_downloaded_again(openml, tmp_path):
-    write_mnist(tmp_path / "mnist")
-    (tmp_path / "mnist" / IDX_FILES[3]).unlink()
+@pytest.mark.parametrize("gone", [PLAIN[3], SUMS])
+def test_an_incomplete_cache_is_downloaded_again(openml, tmp_path, gone):
+    seal(write_mnist(tmp_path / "mnist", PLAIN), PLAIN)
+    assert mnist(cache_dir=tmp_path).train.shape == (10, 1, 3, 3)
+    (tmp_path / "mnist" / gone).unlink()
     openml.answer = TimeoutError("asked")
     with pytest.raises(DataError, match="asked"):
         mnist(cache_dir=tmp_path)
+
+
+def test_a_damaged_cache_is_not_used(openml, tmp_path):
+    seal(write_mnist(tmp_path / "mnist", PLAIN), PLAIN)
+    path = tmp_path / "mnist" / PLAIN[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    message = rf"{PLAIN[0]}: must have the SHA-256 checksum that stands in {SUMS} .* ppl-models data fetch mnist\.$"
+    with pytest.raises(DataError, match=message):
+        mnist(cache_dir=tmp_path)
+    assert openml.calls == []
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(tmp_path):
+    (tmp_path / "a file").write_bytes(b"abc")
+    seal(tmp_path, ["a file"])
+    # The hash of "abc" from FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (tmp_path / SUMS).read_text() == f"{expected}  a file\n"
+
+
+def test_an_interrupted_rewrite_of_the_cache_does_not_count_as_kept(openml, tmp_path, monkeypatch):
+    folder = write_mnist(tmp_path / "mnist", PLAIN)
+    seal(folder, PLAIN)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fetch("mnist", cache_dir=tmp_path)
+    assert kept_files(folder) == []
+
+
+def test_fashion_mnist_is_asked_for_by_its_name_and_kept_apart(openml, tmp_path):
+    openml.answer.target = np.tile(np.arange(10), 7000).astype(str).astype(object)
+    data = fashion_mnist(cache_dir=tmp_path)
+    assert data.name == "fashion_mnist"
+    assert openml.calls[0]["name"] == "Fashion-MNIST"
+    assert [path.name for path in tmp_path.iterdir()] == ["fashion_mnist"]
+    assert torch.bincount(data.test_labels).tolist() == [1000] * 10
+    assert len(kept_files(tmp_path / "fashion_mnist")) == 4
+
+
+def test_what_is_fetched_must_be_the_published_set(openml, tmp_path, folder):
+    with pytest.raises(DataError, match=r"mnist: must be MNIST as published, 60000 and 10000 .*; got 12 and 4 images"):
+        fetch("mnist", folder, cache_dir=tmp_path)
+    with pytest.raises(DataError, match=r"OpenML: must be Fashion-MNIST as published, .* got .*\(5923, 6742"):
+        fashion_mnist(cache_dir=tmp_path)
+    # The test images first: the same labels, in another order.
+    openml.answer.target = openml.answer.target[::-1]
+    with pytest.raises(DataError, match="OpenML: must be MNIST as published"):
+        mnist(cache_dir=tmp_path)
+    assert not list(tmp_path.rglob(SUMS))
+
+
+def test_fetch_copies_from_a_folder_and_then_no_network_is_needed(openml, tmp_path):
+    if not REAL_MNIST.is_dir():
+        pytest.skip("MNIST's files are not beside this checkout")
+    files = fetch("mnist", str(REAL_MNIST), cache_dir=tmp_path)
+    assert [path.name for path in files] == list(PLAIN)
+    # The checksum of the published file, unpacked.
+    assert (tmp_path / "mnist" / SUMS).read_text().startswith("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a")
+    assert mnist(cache_dir=tmp_path).train.shape == (50_000, 1, 28, 28)
+    assert openml.calls == []
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_in_the_log(openml, tmp_path, caplog):

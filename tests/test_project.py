@@ -58,7 +58,7 @@ def test_imports_follow_the_arrows():
 
 
 def test_start_up_loads_torch_and_pyro_only():
-    heavy = {"arviz", "jax", "lightning", "matplotlib", "numpyro", "pandas", "rich", "sklearn", "typer"}
+    heavy = {"arviz", "jax", "matplotlib", "numpyro", "pandas", "pytorch_lightning", "rich", "sklearn", "typer"}
     result = run("-c", f"import ppl_models, guides, sys; print(*sorted({heavy} & set(sys.modules)))")
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
