@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from guides import DataError, DivergedError, HamiltonianGuide, MeanFieldGuide, ModelError, OptionError
 from ppl_models import VAE
+from ppl_models.datasets import DataModule, ImageData
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import graph, load, replay, schedules, train
@@ -258,6 +259,24 @@ def test_loaders_go_on_in_the_middle_of_an_epoch(tmp_path, own_generator):
         run(tmp_path / "broken", callbacks=[At(6, interrupt)], **options())
     have = losses(run(tmp_path / "broken", resume=True, **options()))
     assert have == want
+
+
+def test_data_modules_go_on_in_the_middle_of_an_epoch(tmp_path):
+    grey, labels = GREY.reshape(20, 1, 2, 2).float(), torch.zeros(20, dtype=torch.int64)
+    parts = {"train": grey, "validation": grey.round(), "test": grey.round()}
+    images = ImageData(name="grey", grey_levels=99, **parts, **{f"{part}_labels": labels for part in parts})
+
+    def options():
+        data = DataModule(images, batch_size=6, seed=3)
+        torch.manual_seed(0)
+        model = VAE(MLPDecoder(1, event_shape=(1, 2, 2), hidden=(3,)), latent_dim=1).float()
+        guide = MeanFieldGuide(model, encoder=MLPEncoder((1, 2, 2), output_dim=2, hidden=(3,))).float()
+        return {"data": data, "validation": None, "model": model, "guide": guide}
+
+    want = losses(run(tmp_path / "unbroken", **options()))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", callbacks=[At(6, interrupt)], **options())
+    assert losses(run(tmp_path / "broken", resume=True, **options())) == want
 
 
 def test_workers_draw_from_the_seed_too():

@@ -73,17 +73,19 @@ class Batches:
         self._dynamic = dynamic
         self._drop_last = drop_last
         self._epoch = self._start = self._next = 0
+        #: Whether each process is given its part. Whoever shares batches out among processes by himself says no.
+        self.share_out = True
 
     def __len__(self) -> int:
         whole = len(self._data) // self._batch_size
         batches = whole if self._drop_last else -(-len(self._data) // self._batch_size)
-        return batches if self._seed is None else batches // _processes()[1]
+        return batches // self._place()[1]
 
     def __iter__(self) -> Iterator[Tensor]:
         # As a generator, it asks for the epoch when the first batch is wanted: Lightning says it after ``iter``.
         epoch, start, self._start = self._epoch, self._start, 0
         order = self._order(epoch)
-        process, processes = (0, 1) if self._seed is None else _processes()
+        process, processes = self._place()
         for turn in range(start, len(self)):
             number = turn * processes + process
             self._next = turn + 1
@@ -100,6 +102,14 @@ class Batches:
         if self._seed is None or not self._dynamic:
             return batch
         return binarise(batch, seeded_generator(derived_seed(self._seed, "pixels", epoch, number)))
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self._seed is None or not self.share_out else _processes()
+
+    @property
+    def num_data(self) -> int:
+        """How many data a pass goes through."""
+        return min(len(self._data), self._batch_size * len(self)) if self._drop_last else len(self._data)
 
     @property
     def sampler(self) -> Batches:

@@ -115,7 +115,7 @@ class BatchedData(LightningDataModule):
 
     def first_batch(self) -> tuple[Any, ...]:
         """A batch to find the model's latents and parameters by."""
-        return next(self.train_source.epoch(self.seed, 0, 1))
+        return next(self.train_source.epoch(0, self.seed, 0, 1))
 
     def _source(self, data: Any, num_data: int | None, *, training: bool) -> Source:
         if _in_memory(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,8 +41,8 @@ class Source(ABC):
         """The number of batches in an epoch."""
 
     @abstractmethod
-    def epoch(self, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
-        """Every ``processes``-th batch of an epoch, from number ``rank`` on; all that is random comes from the seed."""
+    def epoch(self, number: int, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
+        """Every ``processes``-th batch of an epoch, from that of this rank on; all that is random is the seed's."""
 
 
 class InMemory(Source):
@@ -69,7 +70,7 @@ class InMemory(Source):
     def num_batches(self) -> int:
         return -(-self.num_data // self.batch_size)
 
-    def epoch(self, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
+    def epoch(self, number: int, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
         if not self.shuffle:
             rows = [slice(at, at + self.batch_size) for at in range(0, self.num_data, self.batch_size)]
             return (take_rows(self.args, part) for part in islice(rows, rank, None, processes))
@@ -98,7 +99,9 @@ class Loaded(Source):
     def __init__(
         self, loader: Iterable[Any], *, num_data: int | None, num_batches: int | None, unpack: Unpack | None
     ) -> None:
-        self.loader, self.unpack = loader, unpack
+        self.loader, self.unpack = copy.copy(loader) if hasattr(loader, "share_out") else loader, unpack
+        if self.loader is not loader:
+            vars(self.loader)["share_out"] = False  # it is done here
         kind = type(loader).__name__
         found = _num_data(loader) if num_data is None else num_data
         if found is None:
@@ -120,23 +123,26 @@ class Loaded(Source):
     def num_batches(self) -> int:
         return self._num_batches
 
-    def epoch(self, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
+    def epoch(self, number: int, seed: int, rank: int, processes: int) -> Iterator[tuple[Any, ...]]:
         loader, own = _share_of(self.loader, rank, processes)
-        for generator in _generators_of(self.loader):
-            generator.manual_seed(seed)
+        for part in _parts_of(self.loader):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(number)
+            if isinstance(getattr(part, "generator", None), torch.Generator):
+                part.generator.manual_seed(seed)
         inside = _Generators.seeded(seed)
         with inside:
             batches = iter(loader)
             if not own:
                 batches = islice(batches, rank, None, processes)
-        for number in range(rank, self.num_batches, processes):
+        for index in range(rank, self.num_batches, processes):
             with inside:
                 batch = next(batches, _END)
                 if batch is _END:
-                    raise DataError(f"the loader must have {self.num_batches} batches in each epoch; got {number}.")
+                    raise DataError(f"the loader must have {self.num_batches} batches in each epoch; got {index}.")
                 args = arguments(batch, self.unpack)
             if batch_length(args) == 0:
-                raise DataError(f"every batch must have at least one row; batch {number} of the epoch has none.")
+                raise DataError(f"every batch must have at least one row; batch {index} of the epoch has none.")
             yield args
 
 
@@ -168,15 +174,16 @@ class Resumable:
         rank, processes = self.place()
         start, self._start = self._start, 0
         self.taken = start
-        seed = random.Random(f"{self.seed}, {self.epoch()}").getrandbits(63)
+        epoch = self.epoch()
+        seed = random.Random(f"{self.seed}, {epoch}").getrandbits(63)
         index, batch = start, None
         # All before the start are made and dropped: the noise of later ones may depend on it.
-        for batch in islice(self.source.epoch(seed, rank, processes), start, None):
+        for batch in islice(self.source.epoch(epoch, seed, rank, processes), start, None):
             yield {"args": batch, "index": index, "counts": True}
             index += 1
         if index < len(self):
             if batch is None:
-                batch = next(self.source.epoch(seed, 0, 1))
+                batch = next(self.source.epoch(epoch, seed, 0, 1))
             size = batch_length(batch)
             one = tuple(a[:1] if isinstance(a, Tensor) and a.dim() and len(a) == size else a for a in batch)
             yield {"args": one, "index": index, "counts": False}
@@ -223,16 +230,17 @@ def _length(loader: Any) -> int | None:
 
 
 def _num_data(loader: Any) -> int | None:
-    """How many data a DataLoader goes through in an epoch."""
+    """How many data a loader goes through in an epoch."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        return None
+        told: int | None = getattr(loader, "num_data", None)
+        return told
     return len(loader.dataset if loader.batch_sampler is None else loader.sampler)  # type: ignore[arg-type]
 
 
-def _generators_of(loader: Any) -> list[torch.Generator]:
-    parts = (loader, getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None))
-    found = [getattr(part, "generator", None) for part in parts]
-    return [generator for generator in found if isinstance(generator, torch.Generator)]
+def _parts_of(loader: Any) -> list[Any]:
+    """A loader and its samplers, as far as it has them."""
+    sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    return [loader, sampler, batches, getattr(batches, "sampler", None)]
 
 
 class _EveryNth:
