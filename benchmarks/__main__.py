@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets, toy
+from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets, toy, training
 
 PARTS = {
     "evidence": evidence.contract,
@@ -22,6 +22,7 @@ PARTS = {
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,
     "compiled": compiled.compiled,
+    "training": training.training,
     "start-up": cost.start_up,
     "toy": toy.toy_sets,
 }
