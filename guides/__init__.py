@@ -10,6 +10,7 @@ from guides.full_rank import FullRankGuide
 from guides.guide_list import GuideList
 from guides.hamiltonian import HamiltonianGuide
 from guides.iaf import IAFGuide
+from guides.ladder import LadderGuide
 from guides.latent_space import LatentSpace
 from guides.mean_field import MeanFieldGuide
 from guides.planar import PlanarGuide
@@ -26,6 +27,7 @@ __all__ = [
     "GuideList",
     "HamiltonianGuide",
     "IAFGuide",
+    "LadderGuide",
     "LatentSpace",
     "MeanFieldGuide",
     "Minibatch",

@@ -10,6 +10,7 @@ from guides.errors import choose
 from guides.full_rank import FullRankGuide
 from guides.hamiltonian import HamiltonianGuide
 from guides.iaf import IAFGuide
+from guides.ladder import LadderGuide
 from guides.latent_space import Model
 from guides.mean_field import MeanFieldGuide
 from guides.planar import PlanarGuide
@@ -22,6 +23,7 @@ GUIDES: dict[str, type[Guide]] = {
     "full_rank": FullRankGuide,
     "hamiltonian": HamiltonianGuide,
     "iaf": IAFGuide,
+    "ladder": LadderGuide,
     "mean_field": MeanFieldGuide,
     "planar": PlanarGuide,
 }
@@ -31,7 +33,7 @@ def build(name: str, model: Model, **options: Any) -> Guide:
     """Make a guide by name.
 
     Args:
-        name: ``"annealed"``, ``"full_rank"``, ``"hamiltonian"``, ``"iaf"``, ``"mean_field"`` or ``"planar"``.
+        name: A name in ``GUIDES``: ``"mean_field"``, ``"hamiltonian"`` and so on.
         model: Any Pyro model.
         **options: Options of the guide's class.
 

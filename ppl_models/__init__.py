@@ -2,6 +2,7 @@
 
 import guides as _guides  # noqa: F401  (makes parameters belong to their modules)
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
+from ppl_models.ladder_vae import LadderVAE
 from ppl_models.vae import VAE
 
-__all__ = ["VAE", "GaussianSummary", "OffsetGaussian"]
+__all__ = ["VAE", "GaussianSummary", "LadderVAE", "OffsetGaussian"]

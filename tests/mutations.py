@@ -42,6 +42,7 @@ PUBLISHED = "tests/test_published_flows.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
+LADDER = "tests/test_ladder.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -267,6 +268,24 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/vae.py", "log_scale.exp()", "log_scale", MODELS),
     ("ppl_models/vae.py", "law.to_event(len(law.batch_shape) - z.dim() + 1)", "law.to_event(1)", MODELS),
+    # Ladders.
+    ("guides/ladder.py", "(log_other - log_variance).sigmoid()", "(log_variance - log_other).sigmoid()", LADDER),
+    ("guides/ladder.py", "log_variance + F.logsigmoid(log_other", "log_variance - F.logsigmoid(log_other", LADDER),
+    ("guides/ladder.py", "rungs[level](z)", "rungs[level](mean)", LADDER),
+    ("guides/ladder.py", "merged(bottom[level], top)", "top", LADDER),
+    ("guides/sequential.py", "(vector - loc) * (-log_scale)", "(vector - loc) * log_scale", LADDER),
+    ("guides/sequential.py", "{name: p.detach() for", "{name: p for", LADDER),
+    ("guides/sequential.py", "context = target.context.detach()", "context = target.context", LADDER),
+    ("guides/sequential.py", "log_q = log_q - log_scale.sum(-1)\n                drawn", "drawn", LADDER),
+    ("guides/sequential.py", "self.whitening.inverse(torch.cat(drawn, -1))", "torch.cat(drawn, -1)", LADDER),
+    ("ppl_models/ladder_vae.py", "(0.5 * log_variance).exp()", "log_variance.exp()", LADDER),
+    ("ppl_models/networks/rung.py", '"layer": nn.LayerNorm', '"layer": _BatchNorm', LADDER),
+    (
+        "ppl_models/networks/rung.py",
+        "return hidden, self.mean(hidden), self.log_variance(hidden)",
+        "return hidden, self.mean(hidden), nn.functional.softplus(self.log_variance(hidden))",
+        LADDER,
+    ),
     # Training and judging.
     ("ppl_models/training/fit.py", "nn.utils.clip_grads_with_norm_", "(lambda *_: None)", FIT),
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),

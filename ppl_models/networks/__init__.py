@@ -2,5 +2,6 @@
 
 from ppl_models.networks.conv import ConvDecoder, ConvEncoder
 from ppl_models.networks.mlp import MLPDecoder, MLPEncoder
+from ppl_models.networks.rung import Rung
 
-__all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder"]
+__all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "Rung"]

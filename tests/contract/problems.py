@@ -13,9 +13,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_models import VAE, OffsetGaussian
+from ppl_models import VAE, LadderVAE, OffsetGaussian
 
-__all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "Problem"]
+__all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "SEQUENTIAL", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,28 @@ def linear_vae() -> Problem:
     return Problem(VAE(decoder, latent_dim=2, likelihood="normal"), (x,), exact, WideEncoder())
 
 
+def plane(limit: float = 8.0, size: int = 241) -> tuple[Tensor, float]:
+    """Points of a square grid, ``(size**2, 1, 2)``, and the log of the area each stands for."""
+    ticks = torch.linspace(-limit, limit, size)
+    return torch.cartesian_prod(ticks, ticks)[:, None], 2 * math.log(2 * limit / (size - 1))
+
+
+def ladder_vae() -> Problem:
+    """Two rungs of one latent each, so that the evidence is an integral over the plane."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = LadderVAE((2,), latent_dims=(1, 1), hidden=(3, 4), likelihood="normal")
+    x = torch.tensor([[0.4, 0.2], [-0.6, 0.3], [0.5, -0.7]])
+    with torch.no_grad():
+        z, log_area = plane()
+        mean, log_variance = model.prior(0, z[..., 1:])
+        log_joint = dist.Normal(0.0, 1.0).log_prob(z[..., 1]) + model.decode(z[..., :1]).log_prob(x)
+        log_joint += dist.Normal(mean, (0.5 * log_variance).exp()).log_prob(z[..., :1]).sum(-1)
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
+
+
 GLOBAL = {"offset_gaussian": offset_gaussian, "gamma_poisson": gamma_poisson, "groups": groups}
 AMORTISED = {"linear_vae": linear_vae}
 PROBLEMS = GLOBAL | AMORTISED
+#: Of models that have a guide of their own.
+SEQUENTIAL = {"ladder_vae": ladder_vae}

@@ -15,10 +15,11 @@ from guides import (
     GuideList,
     HamiltonianGuide,
     IAFGuide,
+    LadderGuide,
     MeanFieldGuide,
     PlanarGuide,
 )
-from ppl_models import VAE, OffsetGaussian
+from ppl_models import VAE, LadderVAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
 
@@ -118,10 +119,30 @@ PAIRS: dict[str, Make] = {
     if inner != "mean_field"
 }
 
+
+def ladder(model: Model) -> LadderGuide:
+    """A guide of a ladder, from laws wider than its posterior."""
+    guide = LadderGuide(model)
+    for rung in (part for part in guide.modules() if hasattr(part, "log_variance")):
+        rung.log_variance.bias.data += 1.2
+    return guide
+
+
+def on(outer: str, inner: Callable[[Model], Guide]) -> Callable[[Model], Guide]:
+    return lambda model: LAYERS[outer](model, inner(model))
+
+
+#: Guides that belong to one model, alone and as a base, by the problem that has it.
+OWN: dict[str, dict[str, Callable[[Model], Guide]]] = {
+    "ladder_vae": {"ladder": ladder, "hamiltonian-over-ladder": on("hamiltonian", ladder)},
+}
+
 #: name -> constructor, with the number of independent data it generates at num=5 and a batch of data
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "offset_gaussian": lambda: OffsetGaussian(3),
     "vae-bernoulli": lambda: VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2),
+    "ladder_vae": lambda: LadderVAE((1, 4, 4), latent_dims=(2, 3, 2), hidden=(8, 6, 5)),
+    "ladder_vae-normal": lambda: LadderVAE((3,), latent_dims=(2, 2), hidden=(8, 8), likelihood="normal"),
     "vae-normal": lambda: VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal"),
 }
 
