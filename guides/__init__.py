@@ -5,6 +5,7 @@ from torch import nn
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.draw import DRAWGuide
 from guides.errors import DataError, DivergedError, ModelError, OptionError, PplError
 from guides.full_rank import FullRankGuide
 from guides.guide_list import GuideList
@@ -20,6 +21,7 @@ from guides.target import Proposal, Target
 
 __all__ = [
     "AnnealedGuide",
+    "DRAWGuide",
     "DataError",
     "DivergedError",
     "FullRankGuide",

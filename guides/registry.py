@@ -6,6 +6,7 @@ from typing import Any
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.draw import DRAWGuide
 from guides.errors import choose
 from guides.full_rank import FullRankGuide
 from guides.hamiltonian import HamiltonianGuide
@@ -20,6 +21,7 @@ __all__ = ["GUIDES", "build"]
 #: Guide classes by the names that :func:`build` takes.
 GUIDES: dict[str, type[Guide]] = {
     "annealed": AnnealedGuide,
+    "draw": DRAWGuide,
     "full_rank": FullRankGuide,
     "hamiltonian": HamiltonianGuide,
     "iaf": IAFGuide,

@@ -43,6 +43,7 @@ CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
 LADDER = "tests/test_ladder.py"
+DRAWINGS = "tests/test_draw.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -286,6 +287,32 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "return hidden, self.mean(hidden), nn.functional.softplus(self.log_variance(hidden))",
         LADDER,
     ),
+    # Drawings.
+    ("ppl_models/networks/filter_bank.py", "(self.patch_size - 1) / 2", "self.patch_size / 2", DRAWINGS),
+    (
+        "ppl_models/networks/filter_bank.py",
+        ".exp()).softmax(-1))",
+        ".exp()).flatten(-2).softmax(-1).view_as(squares))",
+        DRAWINGS,
+    ),
+    ("ppl_models/networks/filter_bank.py", "zip(self.image_size, (y, x)", "zip(self.image_size, (x, y)", DRAWINGS),
+    ("ppl_models/networks/filter_bank.py", " / intensity", "", DRAWINGS),
+    (
+        "ppl_models/draw.py",
+        "self.bank.write(patch, self.write_head(hidden))",
+        "self.bank.write(patch, self.write_head(hidden[:1]))",
+        DRAWINGS,
+    ),
+    ("ppl_models/draw.py", "x - self.decode(canvas).mean", "x - canvas.sigmoid()", DRAWINGS),
+    (
+        "ppl_models/draw.py",
+        "drawing.canvas + stroke if self.accumulate else stroke",
+        "drawing.canvas + stroke",
+        DRAWINGS,
+    ),
+    ("guides/draw.py", "torch.cat([seen, drawing.hidden], -1)", "torch.cat([seen, 0 * drawing.hidden], -1)", DRAWINGS),
+    ("guides/draw.py", "self.read_head(hidden)", "self.read_head(hidden).detach()", DRAWINGS),
+    ("guides/draw.py", "self.posterior, self.model]", "self.posterior]", DRAWINGS),
     # Training and judging.
     ("ppl_models/training/fit.py", "nn.utils.clip_grads_with_norm_", "(lambda *_: None)", FIT),
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),
@@ -314,12 +341,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
     # Objectives: estimators, weights, chunks.
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
-    (
-        "guides/rescoring.py",
-        "latent, fixed = rescoring.follow(proposal.latent), detach(law)",
-        "latent, fixed = rescoring.follow(proposal.latent), law",
-        ESTIMATORS,
-    ),
+    ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
     ("guides/rescoring.py", "    value.register_hook(weigh)\n", "    pass\n", ESTIMATORS),
     ("guides/noise.py", "slice(share.start, share.start + shape[dim])", "slice(0, shape[dim])", ESTIMATORS),
     ("guides/log_density.py", 'else active_rows(msg["name"])', "else None", OBJECTIVES),

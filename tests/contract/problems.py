@@ -13,7 +13,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_models import VAE, LadderVAE, OffsetGaussian
+from ppl_models import DRAW, VAE, LadderVAE, OffsetGaussian
 
 __all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "SEQUENTIAL", "Problem"]
 
@@ -141,8 +141,22 @@ def ladder_vae() -> Problem:
         return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
 
 
+def drawing(attention: str = "none") -> Problem:
+    """Two steps of one latent each."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        options = {} if attention == "none" else {"patch_size": 2}
+        model = DRAW((1, 2, 3), latent_dim=1, hidden_dim=3, num_steps=2, attention=attention, **options)
+    x = torch.tensor([[[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])[:, None]
+    with torch.no_grad():
+        z, log_area = plane(size=121)
+        canvas = model.step(z[..., 1:], model.step(z[..., :1], model.start([1]))).canvas
+        log_joint = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + model.decode(canvas).log_prob(x)
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
+
+
 GLOBAL = {"offset_gaussian": offset_gaussian, "gamma_poisson": gamma_poisson, "groups": groups}
 AMORTISED = {"linear_vae": linear_vae}
 PROBLEMS = GLOBAL | AMORTISED
 #: Of models that have a guide of their own.
-SEQUENTIAL = {"ladder_vae": ladder_vae}
+SEQUENTIAL = {"ladder_vae": ladder_vae, "drawing": drawing}

@@ -10,6 +10,7 @@ from torch import nn
 
 from guides import (
     AnnealedGuide,
+    DRAWGuide,
     FullRankGuide,
     Guide,
     GuideList,
@@ -19,7 +20,7 @@ from guides import (
     MeanFieldGuide,
     PlanarGuide,
 )
-from ppl_models import VAE, LadderVAE, OffsetGaussian
+from ppl_models import DRAW, VAE, LadderVAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
 
@@ -128,6 +129,13 @@ def ladder(model: Model) -> LadderGuide:
     return guide
 
 
+def drawing(model: Model) -> DRAWGuide:
+    """A guide of a drawing, from laws wider than its posterior."""
+    guide = DRAWGuide(model, hidden_dim=4)
+    guide.posterior.bias.data[1] += 0.3
+    return guide
+
+
 def on(outer: str, inner: Callable[[Model], Guide]) -> Callable[[Model], Guide]:
     return lambda model: LAYERS[outer](model, inner(model))
 
@@ -135,12 +143,17 @@ def on(outer: str, inner: Callable[[Model], Guide]) -> Callable[[Model], Guide]:
 #: Guides that belong to one model, alone and as a base, by the problem that has it.
 OWN: dict[str, dict[str, Callable[[Model], Guide]]] = {
     "ladder_vae": {"ladder": ladder, "hamiltonian-over-ladder": on("hamiltonian", ladder)},
+    "drawing": {"draw": drawing, "hamiltonian-over-draw": on("hamiltonian", drawing)},
 }
 
 #: name -> constructor, with the number of independent data it generates at num=5 and a batch of data
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "offset_gaussian": lambda: OffsetGaussian(3),
     "vae-bernoulli": lambda: VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2),
+    "draw": lambda: DRAW((1, 3, 3), latent_dim=2, hidden_dim=4, num_steps=3),
+    "draw-filterbank": lambda: DRAW(
+        (2, 4, 3), latent_dim=2, hidden_dim=4, num_steps=2, attention="filterbank", patch_size=2, accumulate=False
+    ),
     "ladder_vae": lambda: LadderVAE((1, 4, 4), latent_dims=(2, 3, 2), hidden=(8, 6, 5)),
     "ladder_vae-normal": lambda: LadderVAE((3,), latent_dims=(2, 2), hidden=(8, 8), likelihood="normal"),
     "vae-normal": lambda: VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal"),
