@@ -44,6 +44,7 @@ REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
 LADDER = "tests/test_ladder.py"
 DRAWINGS = "tests/test_draw.py"
+LIKELIHOODS = "tests/test_likelihoods.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -267,8 +268,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         'pyro.plate("rows", num or len(x))',
         MODELS,
     ),
-    ("ppl_models/vae.py", "log_scale.exp()", "log_scale", MODELS),
-    ("ppl_models/vae.py", "law.to_event(len(law.batch_shape) - z.dim() + 1)", "law.to_event(1)", MODELS),
+    ("ppl_models/likelihoods.py", "log_scale.exp()", "log_scale", LIKELIHOODS),
+    ("ppl_models/likelihoods.py", "law.to_event(len(law.batch_shape) - batch_dim)", "law.to_event(1)", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "0.5 / (self.levels - 1)", "0.5 / self.levels", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "torch.where(value < half, below,", "torch.where(value < half, inside,", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "-torch.expm1(-2 * half * precision)", "2 * half * precision", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "(value * (self.levels - 1)).round()", "(value * self.levels).floor()", LIKELIHOODS),
     # Ladders.
     ("guides/ladder.py", "(log_other - log_variance).sigmoid()", "(log_variance - log_other).sigmoid()", LADDER),
     ("guides/ladder.py", "log_variance + F.logsigmoid(log_other", "log_variance - F.logsigmoid(log_other", LADDER),

@@ -156,6 +156,12 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     ),
     "ladder_vae": lambda: LadderVAE((1, 4, 4), latent_dims=(2, 3, 2), hidden=(8, 6, 5)),
     "ladder_vae-normal": lambda: LadderVAE((3,), latent_dims=(2, 2), hidden=(8, 8), likelihood="normal"),
+    "vae-categorical": lambda: VAE(
+        MLPDecoder(2, event_shape=(1, 2, 3, 5), hidden=(8,)), latent_dim=2, likelihood="categorical", levels=5
+    ),
+    "vae-discretised_logistic": lambda: VAE(
+        MLPDecoder(2, event_shape=(1, 2, 6), hidden=(8,)), latent_dim=2, likelihood="discretised_logistic", levels=5
+    ),
     "vae-normal": lambda: VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal"),
 }
 
