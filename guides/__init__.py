@@ -5,6 +5,7 @@ from torch import nn
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.dequantisation import UniformDequantisation
 from guides.draw import DRAWGuide
 from guides.errors import DataError, DivergedError, ModelError, OptionError, PplError
 from guides.full_rank import FullRankGuide
@@ -39,6 +40,7 @@ __all__ = [
     "PplError",
     "Proposal",
     "Target",
+    "UniformDequantisation",
     "build",
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.dequantisation import UniformDequantisation
 from guides.draw import DRAWGuide
 from guides.errors import choose
 from guides.full_rank import FullRankGuide
@@ -28,6 +29,7 @@ GUIDES: dict[str, type[Guide]] = {
     "ladder": LadderGuide,
     "mean_field": MeanFieldGuide,
     "planar": PlanarGuide,
+    "uniform_dequantisation": UniformDequantisation,
 }
 
 

@@ -45,6 +45,7 @@ SAVING = "tests/test_saving.py"
 LADDER = "tests/test_ladder.py"
 DRAWINGS = "tests/test_draw.py"
 LIKELIHOODS = "tests/test_likelihoods.py"
+FLOWS = "tests/test_flow_density.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -318,6 +319,29 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/draw.py", "torch.cat([seen, drawing.hidden], -1)", "torch.cat([seen, 0 * drawing.hidden], -1)", DRAWINGS),
     ("guides/draw.py", "self.read_head(hidden)", "self.read_head(hidden).detach()", DRAWINGS),
     ("guides/draw.py", "self.posterior, self.model]", "self.posterior]", DRAWINGS),
+    # Flows.
+    ("ppl_models/networks/flow_layers.py", "-copies * self.log_scale.sum()", "-self.log_scale.sum()", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "self.bound * (log_scale / self.bound).tanh()", "log_scale", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "log_scale, shift = self.network", "shift, log_scale = self.network", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "log_slopes.sum(-1)", "log_slopes.mean(-1)", FLOWS),
+    (
+        "ppl_models/networks/flow_layers.py",
+        "self.log_scale.copy_((rows.std(0) + 1e-6).log()",
+        "self.log_scale.copy_((rows.std(0) + 1e-6)",
+        FLOWS,
+    ),
+    ("ppl_models/networks/flow.py", "log_det = log_det + change", "log_det = change", FLOWS),
+    (
+        "ppl_models/networks/flow.py",
+        "x, other = F.pixel_unshuffle(x, 2).chunk(2, -3)",
+        "other, x = F.pixel_unshuffle(x, 2).chunk(2, -3)",
+        FLOWS,
+    ),
+    ("ppl_models/flow_density.py", "- dist.Normal(0.0, 1.0).log_prob(e).sum((-3, -2, -1))", "", FLOWS),
+    ("ppl_models/flow_density.py", "- self.event_shape.numel() * math.log(levels)", "- math.log(levels)", FLOWS),
+    ("ppl_models/flow_density.py", ".log_prob(z).sum(-1) + log_det", ".log_prob(z).sum(-1)", FLOWS),
+    ("guides/dequantisation.py", "log_ndtr(own) - log_ndtr(-own)", "own", FLOWS),
+    ("guides/dequantisation.py", "(log_ndtr(own) + log_ndtr(-own)).sum(-1)", "log_ndtr(own).sum(-1)", FLOWS),
     # Training and judging.
     ("ppl_models/training/fit.py", "nn.utils.clip_grads_with_norm_", "(lambda *_: None)", FIT),
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),

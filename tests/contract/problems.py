@@ -13,7 +13,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_models import DRAW, VAE, LadderVAE, OffsetGaussian
+from ppl_models import DRAW, VAE, FlowDensity, LadderVAE, OffsetGaussian
 
 __all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "SEQUENTIAL", "Problem"]
 
@@ -155,8 +155,26 @@ def drawing(attention: str = "none") -> Problem:
         return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
 
 
+def one_pixel() -> Problem:
+    """A flow of one pixel, which may be black or white, and of one number beside it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = FlowDensity.images((1, 1, 1), num_scales=1, num_couplings=1, hidden=3, growth=2, depth=1)
+        for name, parameter in model.named_parameters():
+            if "leave" in name or "log_scale" in name:
+                parameter.data += 0.3 * torch.randn(parameter.shape)
+    x = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+    with torch.no_grad():
+        places, size = torch.linspace(0, 1, 101)[:-1] + 1 / 200, 121
+        around, log_area = torch.linspace(-9.0, 9.0, size), math.log(18 / (size - 1) / 100)
+        points = torch.cartesian_prod(places, around)[:, None]
+        v = (x.flatten() + points[..., 0]) / 2
+        log_joint = model.log_density(torch.stack([v, points[..., 1].expand_as(v)], -1)[..., None, None])
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area - math.log(2))
+
+
 GLOBAL = {"offset_gaussian": offset_gaussian, "gamma_poisson": gamma_poisson, "groups": groups}
 AMORTISED = {"linear_vae": linear_vae}
 PROBLEMS = GLOBAL | AMORTISED
 #: Of models that have a guide of their own.
-SEQUENTIAL = {"ladder_vae": ladder_vae, "drawing": drawing}
+SEQUENTIAL = {"ladder_vae": ladder_vae, "drawing": drawing, "one_pixel": one_pixel}

@@ -102,7 +102,7 @@ def test_predictive_generates_from_given_latents(model):
     x = model(None, num=4)
     draws = [latents(model, x) for _ in range(3)]
     given = {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
-    assert Predictive(model, posterior_samples=given)(None, num=4)["x"].shape == (3, *x.shape)
+    assert Predictive(model, posterior_samples=given, num_samples=3)(None, num=4)["x"].shape == (3, *x.shape)
 
 
 def test_prior_is_a_valid_guide(model):
