@@ -113,7 +113,7 @@ class FlowDensity(PyroModule):
             else:
                 network = DenseNN(split, hidden, param_dims=[rest * bins, rest * bins, rest * (bins - 1)])
                 ends = 5.0 if bound is None else bound
-                layers.append(SplineCoupling(network, split=split, dim=dim, bins=bins, bound=ends))
+                layers.append(SplineCoupling(network, split=split, bins=bins, bound=ends))
             layers.append(ActNorm(dim, event_dim=1))
         return cls(Flow([layers], event_shape=(dim,)))
 

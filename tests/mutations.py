@@ -330,6 +330,9 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "self.log_scale.copy_((rows.std(0) + 1e-6)",
         FLOWS,
     ),
+    ("ppl_models/networks/spline.py", "x.abs() < bound", "x.abs() < 2 * bound", FLOWS),
+    ("ppl_models/networks/spline.py", "d * (1 - theta).square()", "d * (1 - theta)", FLOWS),
+    ("ppl_models/networks/spline.py", "(low if inverse else left)", "left", FLOWS),
     ("ppl_models/networks/flow.py", "log_det = log_det + change", "log_det = change", FLOWS),
     (
         "ppl_models/networks/flow.py",

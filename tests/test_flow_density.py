@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.transforms import ConditionalSpline
 from torch import nn
 from torch.autograd.functional import jacobian
 
@@ -25,6 +26,7 @@ from ppl_models.networks import (
     Reverse,
     SplineCoupling,
 )
+from ppl_models.networks.spline import rational_quadratic
 from ppl_models.objectives import ELBO, IWAE, log_weights
 from ppl_models.training import fit
 from tests.contract.registry import moved
@@ -63,7 +65,7 @@ LAYERS = {
         AffineCoupling(DenseBlock(2, 4, hidden=3, growth=2, depth=2), split=2, event_dim=3),
         (4, 2, 2),
     ),
-    "spline": lambda: (SplineCoupling(Slopes(2, 3, 4), split=2, dim=5, bins=4, bound=2.0), (5,)),
+    "spline": lambda: (SplineCoupling(Slopes(2, 3, 4), split=2, bins=4, bound=2.0), (5,)),
     "mix": lambda: (ChannelMix(3), (3, 2, 2)),
     "reverse": lambda: (Reverse(), (4,)),
 }
@@ -114,6 +116,27 @@ def test_scales_of_couplings_are_bounded_and_the_first_half_conditions_the_secon
     coupling.network.bias.data = torch.tensor([0.3, -2.0])  # the scale, then the shift
     scale = math.exp(1.5 * math.tanh(0.2))
     torch.testing.assert_close(coupling(x)[0][:, 1], scale * x[:, 1] - 2.0)
+
+
+def test_splines_are_pyro_s():
+    split, rest, bins = 2, 3, 4
+    network = Slopes(split, rest, bins)
+    x = torch.cat([torch.randn(200, split), 1.5 * torch.randn(200, rest)], -1)
+    y, _ = SplineCoupling(network, split=split, bins=bins, bound=2.0)(x)
+    theirs = ConditionalSpline(network, rest, bins, bound=2.0, order="quadratic").condition(x[:, :split])
+    moved, log_slopes = theirs.spline_op(x[:, split:])
+    # In the first and the last piece Pyro's slope at the end is 0.999, and ours 1.
+    widths = network(x[:, :split])[0].reshape(200, rest, bins).softmax(-1)
+    ends = 4 * widths[..., [0, -1]] * 0.996 + 0.004
+    own = (x[:, split:] > -2 + ends[..., 0] + 1e-5) & (x[:, split:] < 2 - ends[..., 1] - 1e-5)
+    own = own | (x[:, split:].abs() > 2)
+    assert 0.3 < own.double().mean() < 0.9
+    torch.testing.assert_close(y[:, split:][own], moved[own], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(y[:, split:], moved, rtol=0, atol=2e-3)
+    _, ours = rational_quadratic(
+        x[:, split:], *(part.unflatten(-1, (rest, -1)) for part in network(x[:, :split])), bound=2.0
+    )
+    torch.testing.assert_close(ours[own], log_slopes[own], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("couplings", ["affine", "spline"])
@@ -255,6 +278,7 @@ def test_the_study_s_parameter_counts():
             r"data must be images of even sides .*; got shape \(4, 3",
         ),
         (lambda: FlowDensity.images(levels=1), "levels must be a whole number of at least 2; got 1"),
+        (lambda: FlowDensity.points(couplings="spline", bins=501), "bins must be at most 500; got 501"),
         (lambda: ChannelMix(1), "channels must be at least 2; got 1"),
         (lambda: DenseBlock(1, 0), "out_channels must be a whole number of at least 1; got 0"),
     ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from pyro.distributions.transforms import ConditionalSpline, GeneralizedChannelPermute
+from pyro.distributions.transforms import GeneralizedChannelPermute
 from pyro.distributions.transforms.generalized_channel_permute import ConditionedGeneralizedChannelPermute
 from torch import Tensor, nn
 
 from guides.errors import OptionError, positive, whole_number
+from ppl_models.networks.spline import rational_quadratic
 
 __all__ = ["ActNorm", "AffineCoupling", "ChannelMix", "FlowLayer", "Reverse", "SplineCoupling"]
 
@@ -17,8 +18,8 @@ __all__ = ["ActNorm", "AffineCoupling", "ChannelMix", "FlowLayer", "Reverse", "S
 class FlowLayer(nn.Module, ABC):
     """A bijection of vectors ``(*, D)`` or images ``(*, C, H, W)``, from the data's side to the base's.
 
-    Layers keep nothing from one call to the next, so that models that hold them can be copied and traced. (Pyro's
-    coupling modules remember their last scales, and take images as vectors.)
+    Layers keep nothing from one call to the next, and their course does not depend on values, so that models that hold
+    them can be copied and compiled. (Pyro's coupling modules remember their last scales, and take images as vectors.)
     """
 
     @abstractmethod
@@ -117,37 +118,40 @@ class AffineCoupling(FlowLayer):
 class SplineCoupling(FlowLayer):
     """Map each coordinate of the second part of a vector by a monotone spline that depends on the first part.
 
-    The spline is Pyro's, of rational quadratic pieces between ``-bound`` and ``bound``; outside it is the identity.
+    The splines have rational quadratic pieces between ``-bound`` and ``bound``; outside they are the identity.
 
     Args:
         network: Module from the first ``split`` coordinates to ``(w, h, d)``: for each of the n others, ``bins``
-            widths, ``bins`` heights and ``bins - 1`` slopes, before they are made positive.
+            widths, ``bins`` heights and ``bins - 1`` slopes, of any sign.
         split: The number of coordinates in the first part.
-        dim: The number of all coordinates.
-        bins: The number of pieces.
-        bound: Where the spline ends.
+        bins: The number of pieces, from 2 to 500.
+        bound: Where the splines end.
 
     Raises:
-        OptionError: If a number is too small.
+        OptionError: If a number is out of range.
 
     References:
         Conor Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032, section 3.1.
     """
 
-    def __init__(self, network: nn.Module, *, split: int, dim: int, bins: int = 8, bound: float = 5.0) -> None:
+    def __init__(self, network: nn.Module, *, split: int, bins: int = 8, bound: float = 5.0) -> None:
         super().__init__()
-        bins, self.split = whole_number("bins", bins, least=2), split
-        self.spline = ConditionalSpline(network, dim - split, bins, bound=positive("bound", bound), order="quadratic")
+        self.network, self.split = network, split
+        self.bins, self.bound = whole_number("bins", bins, least=2), positive("bound", bound)
+        if bins > 500:  # each piece has at least a thousandth of the whole
+            raise OptionError(f"bins must be at most 500; got {bins}.")
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _map(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         first, second = x[..., : self.split], x[..., self.split :]
-        moved, log_slopes = self.spline.condition(first).spline_op(second)
+        numbers = [part.unflatten(-1, (second.shape[-1], -1)) for part in self.network(first)]
+        moved, log_slopes = rational_quadratic(second, *numbers, bound=self.bound, inverse=inverse)
         return torch.cat([first, moved], -1), log_slopes.sum(-1)
 
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._map(x, inverse=False)
+
     def inverse(self, y: Tensor) -> Tensor:
-        first, moved = y[..., : self.split], y[..., self.split :]
-        second, _ = self.spline.condition(first).spline_op(moved, inverse=True)
-        return torch.cat([first, second], -1)
+        return self._map(y, inverse=True)[0]
 
 
 class Reverse(FlowLayer):
