@@ -213,6 +213,22 @@ def test_uniform_noise_is_uniform_and_knows_nothing_of_the_image():
     assert not list(guide.parameters())
 
 
+def test_uniform_noise_is_scored_by_its_laws():
+    model, x = images(), torch.zeros(3, 1, 4, 4)
+    for init in (None, "prior"):
+        guide = UniformDequantisation(model).setup(x, init=init)
+        trace = poutine.trace(guide).get_trace(x)
+        trace.compute_log_prob()
+        total = sum(site["log_prob"] for site in trace.nodes.values() if "log_prob" in site)
+        expected = dist.Normal(0.0, 1.0).log_prob(trace.nodes["augmentation"]["value"]).sum((1, 2, 3))
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-10)
+        losses = []
+        for gradient in ("reparam", "stl"):
+            torch.manual_seed(1)
+            losses.append(ELBO(gradient=gradient).differentiable_loss(model, guide, x).item())
+        assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["uniform", "learned", "hamiltonian"])
 def test_dequantisations_are_guides(kind):
     model, x = images(num_couplings=1), (torch.rand(2, 1, 4, 4) > 0.5).double()
