@@ -5,11 +5,14 @@ from torch import nn
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.dequantisation import UniformDequantisation
+from guides.draw import DRAWGuide
 from guides.errors import DataError, DivergedError, ModelError, OptionError, PplError
 from guides.full_rank import FullRankGuide
 from guides.guide_list import GuideList
 from guides.hamiltonian import HamiltonianGuide
 from guides.iaf import IAFGuide
+from guides.ladder import LadderGuide
 from guides.latent_space import LatentSpace
 from guides.mean_field import MeanFieldGuide
 from guides.planar import PlanarGuide
@@ -19,6 +22,7 @@ from guides.target import Proposal, Target
 
 __all__ = [
     "AnnealedGuide",
+    "DRAWGuide",
     "DataError",
     "DivergedError",
     "FullRankGuide",
@@ -26,6 +30,7 @@ __all__ = [
     "GuideList",
     "HamiltonianGuide",
     "IAFGuide",
+    "LadderGuide",
     "LatentSpace",
     "MeanFieldGuide",
     "Minibatch",
@@ -35,6 +40,7 @@ __all__ = [
     "PplError",
     "Proposal",
     "Target",
+    "UniformDequantisation",
     "build",
 ]
 

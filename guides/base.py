@@ -23,7 +23,7 @@ from guides.latent_space import LatentSpace, Model
 from guides.log_density import JUDGED
 from guides.noise import standard_normal
 from guides.plates import active_minibatches, depth
-from guides.rescoring import active_rescoring, rescored
+from guides.rescoring import active_rescoring, fixed_log_density, rescored
 from guides.starts import Init, set_start
 from guides.stored import Stored
 from guides.target import Proposal, Target
@@ -115,6 +115,14 @@ class Guide(Answers, Stored, ABC):
     def law(self, target: Target) -> Law | None:
         """The law of one latent vector, or of one per datum, for guides whose law is normal."""
         return self.factors(target)
+
+    def rescore(self, target: Target, latent: Tensor) -> Tensor | None:
+        """Log q of given vectors ``(*batch, D)`` with the guide's parameters held fixed; ``None`` where there is none.
+
+        Guides whose law is normal have it already.
+        """
+        law = self.law(target)
+        return None if law is None else fixed_log_density(law, latent)
 
     # What users call.
 
@@ -297,7 +305,7 @@ class Guide(Answers, Stored, ABC):
         noise = standard_normal([*target.batch_shape, self.noise_dim], [*plates, None], dtype=dtype, device=device)
         proposal = self.propose(target, noise)
         if active_rescoring() is not None:
-            proposal = rescored(proposal, self.law(target), name=type(self).__name__)
+            proposal = rescored(proposal, lambda latent: self.rescore(target, latent), name=type(self).__name__)
         return self._unwhitened(proposal)
 
     def _unwhitened(self, proposal: Proposal) -> Proposal:

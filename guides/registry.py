@@ -6,10 +6,13 @@ from typing import Any
 
 from guides.annealed import AnnealedGuide
 from guides.base import Guide
+from guides.dequantisation import UniformDequantisation
+from guides.draw import DRAWGuide
 from guides.errors import choose
 from guides.full_rank import FullRankGuide
 from guides.hamiltonian import HamiltonianGuide
 from guides.iaf import IAFGuide
+from guides.ladder import LadderGuide
 from guides.latent_space import Model
 from guides.mean_field import MeanFieldGuide
 from guides.planar import PlanarGuide
@@ -19,11 +22,14 @@ __all__ = ["GUIDES", "build"]
 #: Guide classes by the names that :func:`build` takes.
 GUIDES: dict[str, type[Guide]] = {
     "annealed": AnnealedGuide,
+    "draw": DRAWGuide,
     "full_rank": FullRankGuide,
     "hamiltonian": HamiltonianGuide,
     "iaf": IAFGuide,
+    "ladder": LadderGuide,
     "mean_field": MeanFieldGuide,
     "planar": PlanarGuide,
+    "uniform_dequantisation": UniformDequantisation,
 }
 
 
@@ -31,7 +37,7 @@ def build(name: str, model: Model, **options: Any) -> Guide:
     """Make a guide by name.
 
     Args:
-        name: ``"annealed"``, ``"full_rank"``, ``"hamiltonian"``, ``"iaf"``, ``"mean_field"`` or ``"planar"``.
+        name: A name in ``GUIDES``: ``"mean_field"``, ``"hamiltonian"`` and so on.
         model: Any Pyro model.
         **options: Options of the guide's class.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -16,7 +17,7 @@ from guides.errors import ModelError
 from guides.target import Proposal
 from guides.whitening import Law
 
-__all__ = ["Rescoring", "active_rescoring", "rescored"]
+__all__ = ["Rescoring", "active_rescoring", "fixed_log_density", "rescored"]
 
 
 class Rescoring(Messenger):
@@ -108,23 +109,29 @@ def active_rescoring() -> Rescoring | None:
     return found[-1] if found else None
 
 
-def rescored(proposal: Proposal, law: Law | None, *, name: str) -> Proposal:
-    """Score a proposal by a law whose parameters are held fixed.
+def fixed_log_density(law: Law, latent: Tensor) -> Tensor:
+    """The log density of vectors ``(*batch, D)`` under a law whose parameters are held fixed."""
+    log_q: Tensor = detach(law).log_prob(latent)
+    return log_q if law.event_shape else log_q.sum(-1)
+
+
+def rescored(proposal: Proposal, score: Callable[[Tensor], Tensor | None], *, name: str) -> Proposal:
+    """Score a proposal again, by a function that holds the guide's parameters fixed.
 
     Raises:
-        ModelError: If there is no law.
+        ModelError: If the function gives nothing.
     """
     rescoring = active_rescoring()
     assert rescoring is not None, "asked for by the caller"
-    if law is None:
+    latent = rescoring.follow(proposal.latent)
+    log_q = score(latent)
+    if log_q is None:
         raise ModelError(
             f"a gradient without score terms needs a guide that can score its draws again; {name} cannot. "
-            "MeanFieldGuide and FullRankGuide can, alone or in a GuideList, and Pyro guides "
+            "MeanFieldGuide, FullRankGuide, LadderGuide and DRAWGuide can, alone or in a GuideList, and Pyro guides "
             "whose sites can be reparametrised and do not depend on each other; or write gradient='reparam'."
         )
-    latent, fixed = rescoring.follow(proposal.latent), detach(law)
-    log_q = fixed.log_prob(latent)
-    return Proposal(latent, log_q if law.event_shape else log_q.sum(-1))
+    return Proposal(latent, log_q)
 
 
 def _is_point(fn: Any) -> bool:

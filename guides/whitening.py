@@ -57,6 +57,12 @@ class Whitening(nn.Module):
             return vectors
         return self.loc + (vectors * self.scale if self.scale.dim() == 1 else vectors @ self.scale.mT)
 
+    def inverse(self, vectors: Tensor) -> Tensor:
+        """Map unconstrained vectors ``(*, D)`` back, for a diagonal map."""
+        if self.loc is None or self.scale is None:
+            return vectors
+        return (vectors - self.loc) / self.scale
+
     @property
     def is_diagonal(self) -> bool:
         """Whether independent coordinates stay independent."""

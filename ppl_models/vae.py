@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -11,26 +9,10 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from guides.errors import DataError, choose, whole_number
+from guides.errors import DataError, whole_number
+from ppl_models.likelihoods import Likelihood
 
 __all__ = ["VAE"]
-
-
-def _bernoulli(output: Tensor) -> TorchDistribution:
-    return dist.Bernoulli(logits=output)
-
-
-def _normal(output: Tensor) -> TorchDistribution:
-    if output.shape[-1] % 2:
-        raise DataError(
-            "a decoder of normal data must return means and log-scales side by side, an even number; got "
-            f"{output.shape[-1]} in the last dimension."
-        )
-    loc, log_scale = output.chunk(2, dim=-1)
-    return dist.Normal(loc, log_scale.exp())
-
-
-LIKELIHOODS: dict[str, Callable[[Tensor], TorchDistribution]] = {"bernoulli": _bernoulli, "normal": _normal}
 
 
 class VAE(PyroModule):
@@ -44,12 +26,15 @@ class VAE(PyroModule):
 
     Args:
         decoder: Module from ``(*, L)`` to the likelihood's parameters: for ``"bernoulli"`` the logits ``(*, *event)``;
-            for ``"normal"`` means and log-scales, side by side in the last dimension, which is then twice as wide.
+            for ``"normal"`` and ``"discretised_logistic"`` means and log-scales, side by side in the last dimension,
+            which is then twice as wide; for ``"categorical"`` a logit for each grey level, ``(*, *event, K)``.
         latent_dim: L.
-        likelihood: ``"bernoulli"`` or ``"normal"``.
+        likelihood: ``"bernoulli"``, ``"normal"``, ``"categorical"`` or ``"discretised_logistic"``; the last two are of
+            grey levels 0, 1 / (K - 1), ..., 1.
+        levels: K, for the likelihoods of grey levels only; 256 by default.
 
     Raises:
-        OptionError: If ``latent_dim`` is less than 1 or the likelihood unknown.
+        OptionError: If a number is too small, the likelihood unknown, or ``levels`` given where there are none.
         TypeError: If ``decoder`` is not a module.
         DataError: When called with data whose shape the decoder does not produce.
 
@@ -65,18 +50,19 @@ class VAE(PyroModule):
         section 3 and appendix C.
     """
 
-    def __init__(self, decoder: nn.Module, *, latent_dim: int, likelihood: str = "bernoulli") -> None:
+    def __init__(
+        self, decoder: nn.Module, *, latent_dim: int, likelihood: str = "bernoulli", levels: int | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(decoder, nn.Module):
             raise TypeError(f"decoder must be a torch.nn.Module; got {type(decoder).__name__}.")
         self.decoder = decoder
         self.latent_dim = whole_number("latent_dim", latent_dim, least=1)
-        self.likelihood = choose("likelihood", likelihood, LIKELIHOODS)
+        self.likelihood = Likelihood(likelihood, levels=levels)
 
     def decode(self, z: Tensor) -> TorchDistribution:
         """Give the distribution of data at latent vectors ``(*, L)``: batch shape ``(*)``, event shape of one datum."""
-        law = LIKELIHOODS[self.likelihood](self.decoder(z))
-        return law.to_event(len(law.batch_shape) - z.dim() + 1)
+        return self.likelihood(self.decoder(z), z.dim() - 1)
 
     def forward(self, x: Tensor | None = None, *, num: int | None = None) -> Tensor:
         """Score data ``(B, *event)``, or generate ``num`` of them; return the value of ``x``."""

@@ -46,6 +46,10 @@ TOY = "tests/test_toy.py"
 OMNIGLOT = "tests/test_omniglot.py"
 DATA_MODULE = "tests/test_data_module.py"
 DATA_COMMAND = "tests/test_data_command.py"
+LADDER = "tests/test_ladder.py"
+DRAWINGS = "tests/test_draw.py"
+LIKELIHOODS = "tests/test_likelihoods.py"
+FLOWS = "tests/test_flow_density.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -269,8 +273,82 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         'pyro.plate("rows", num or len(x))',
         MODELS,
     ),
-    ("ppl_models/vae.py", "log_scale.exp()", "log_scale", MODELS),
-    ("ppl_models/vae.py", "law.to_event(len(law.batch_shape) - z.dim() + 1)", "law.to_event(1)", MODELS),
+    ("ppl_models/likelihoods.py", "log_scale.exp()", "log_scale", LIKELIHOODS),
+    ("ppl_models/likelihoods.py", "law.to_event(len(law.batch_shape) - batch_dim)", "law.to_event(1)", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "0.5 / (self.levels - 1)", "0.5 / self.levels", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "torch.where(value < half, below,", "torch.where(value < half, inside,", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "-torch.expm1(-2 * half * precision)", "2 * half * precision", LIKELIHOODS),
+    ("ppl_models/grey_levels.py", "(value * (self.levels - 1)).round()", "(value * self.levels).floor()", LIKELIHOODS),
+    # Ladders.
+    ("guides/ladder.py", "(log_other - log_variance).sigmoid()", "(log_variance - log_other).sigmoid()", LADDER),
+    ("guides/ladder.py", "log_variance + F.logsigmoid(log_other", "log_variance - F.logsigmoid(log_other", LADDER),
+    ("guides/ladder.py", "rungs[level](z)", "rungs[level](mean)", LADDER),
+    ("guides/ladder.py", "merged(bottom[level], top)", "top", LADDER),
+    ("guides/sequential.py", "(vector - loc) * (-log_scale)", "(vector - loc) * log_scale", LADDER),
+    ("guides/sequential.py", "{name: p.detach() for", "{name: p for", LADDER),
+    ("guides/sequential.py", "context = target.context.detach()", "context = target.context", LADDER),
+    ("guides/sequential.py", "log_q = log_q - log_scale.sum(-1)\n                drawn", "drawn", LADDER),
+    ("guides/sequential.py", "self.whitening.inverse(torch.cat(drawn, -1))", "torch.cat(drawn, -1)", LADDER),
+    ("ppl_models/ladder_vae.py", "(0.5 * log_variance).exp()", "log_variance.exp()", LADDER),
+    ("ppl_models/networks/rung.py", '"layer": nn.LayerNorm', '"layer": _BatchNorm', LADDER),
+    (
+        "ppl_models/networks/rung.py",
+        "return hidden, self.mean(hidden), self.log_variance(hidden)",
+        "return hidden, self.mean(hidden), nn.functional.softplus(self.log_variance(hidden))",
+        LADDER,
+    ),
+    # Drawings.
+    ("ppl_models/networks/filter_bank.py", "(self.patch_size - 1) / 2", "self.patch_size / 2", DRAWINGS),
+    (
+        "ppl_models/networks/filter_bank.py",
+        ".exp()).softmax(-1))",
+        ".exp()).flatten(-2).softmax(-1).view_as(squares))",
+        DRAWINGS,
+    ),
+    ("ppl_models/networks/filter_bank.py", "zip(self.image_size, (y, x)", "zip(self.image_size, (x, y)", DRAWINGS),
+    ("ppl_models/networks/filter_bank.py", " / intensity", "", DRAWINGS),
+    (
+        "ppl_models/draw.py",
+        "self.bank.write(patch, self.write_head(hidden))",
+        "self.bank.write(patch, self.write_head(hidden[:1]))",
+        DRAWINGS,
+    ),
+    ("ppl_models/draw.py", "x - self.decode(canvas).mean", "x - canvas.sigmoid()", DRAWINGS),
+    (
+        "ppl_models/draw.py",
+        "drawing.canvas + stroke if self.accumulate else stroke",
+        "drawing.canvas + stroke",
+        DRAWINGS,
+    ),
+    ("guides/draw.py", "torch.cat([seen, drawing.hidden], -1)", "torch.cat([seen, 0 * drawing.hidden], -1)", DRAWINGS),
+    ("guides/draw.py", "self.read_head(hidden)", "self.read_head(hidden).detach()", DRAWINGS),
+    ("guides/draw.py", "self.posterior, self.model]", "self.posterior]", DRAWINGS),
+    # Flows.
+    ("ppl_models/networks/flow_layers.py", "-copies * self.log_scale.sum()", "-self.log_scale.sum()", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "self.bound * (log_scale / self.bound).tanh()", "log_scale", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "log_scale, shift = self.network", "shift, log_scale = self.network", FLOWS),
+    ("ppl_models/networks/flow_layers.py", "log_slopes.sum(-1)", "log_slopes.mean(-1)", FLOWS),
+    (
+        "ppl_models/networks/flow_layers.py",
+        "self.log_scale.copy_((rows.std(0) + 1e-6).log()",
+        "self.log_scale.copy_((rows.std(0) + 1e-6)",
+        FLOWS,
+    ),
+    ("ppl_models/networks/spline.py", "x.abs() < bound", "x.abs() < 2 * bound", FLOWS),
+    ("ppl_models/networks/spline.py", "d * (1 - theta).square()", "d * (1 - theta)", FLOWS),
+    ("ppl_models/networks/spline.py", "(low if inverse else left)", "left", FLOWS),
+    ("ppl_models/networks/flow.py", "log_det = log_det + change", "log_det = change", FLOWS),
+    (
+        "ppl_models/networks/flow.py",
+        "x, other = F.pixel_unshuffle(x, 2).chunk(2, -3)",
+        "other, x = F.pixel_unshuffle(x, 2).chunk(2, -3)",
+        FLOWS,
+    ),
+    ("ppl_models/flow_density.py", "- dist.Normal(0.0, 1.0).log_prob(e).sum((-3, -2, -1))", "", FLOWS),
+    ("ppl_models/flow_density.py", "- self.event_shape.numel() * math.log(levels)", "- math.log(levels)", FLOWS),
+    ("ppl_models/flow_density.py", ".log_prob(z).sum(-1) + log_det", ".log_prob(z).sum(-1)", FLOWS),
+    ("guides/dequantisation.py", "log_ndtr(own) - log_ndtr(-own)", "own", FLOWS),
+    ("guides/dequantisation.py", "(log_ndtr(own) + log_ndtr(-own)).sum(-1)", "log_ndtr(own).sum(-1)", FLOWS),
     # Training and judging.
     ("ppl_models/training/fit.py", "nn.utils.clip_grads_with_norm_", "(lambda *_: None)", FIT),
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),
@@ -366,12 +444,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
     # Objectives: estimators, weights, chunks.
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
-    (
-        "guides/rescoring.py",
-        "latent, fixed = rescoring.follow(proposal.latent), detach(law)",
-        "latent, fixed = rescoring.follow(proposal.latent), law",
-        ESTIMATORS,
-    ),
+    ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
     ("guides/rescoring.py", "    value.register_hook(weigh)\n", "    pass\n", ESTIMATORS),
     ("guides/noise.py", "slice(share.start, share.start + shape[dim])", "slice(0, shape[dim])", ESTIMATORS),
     ("guides/log_density.py", 'else active_rows(msg["name"])', "else None", OBJECTIVES),

@@ -18,6 +18,16 @@ def test_convolutional_pair_has_the_study_s_parameter_counts():
     assert count(ConvDecoder(batch_norm=True)) == 306_615
 
 
+def test_fully_connected_layers_start_as_told():
+    for init, biased in (("default", True), ("xavier_normal", False)):
+        network = MLPDecoder(3, event_shape=(5,), hidden=(400, 300), activation="tanh", init=init)
+        assert [type(layer).__name__ for layer in network.layers] == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
+        assert bool(network.layers[2].bias.abs().max() > 0) == biased
+        # Xavier's normal: variance 2 / (fan in + fan out); torch's own: 1 / (3 fan in).
+        expected = (1 / 1200) ** 0.5 if biased else (2 / 700) ** 0.5
+        assert network.layers[2].weight.std().item() == pytest.approx(expected, rel=0.02)
+
+
 def test_without_batch_norm_only_its_parameters_are_missing():
     assert count(ConvEncoder()) == 328_520 - 2 * (1 + 16 + 32 + 32 + 450)
     assert count(ConvDecoder()) == 306_615 - 2 * (64 + 450 + 32 + 32 + 16)

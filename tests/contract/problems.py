@@ -13,9 +13,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_models import VAE, OffsetGaussian
+from ppl_models import DRAW, VAE, FlowDensity, LadderVAE, OffsetGaussian
 
-__all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "Problem"]
+__all__ = ["AMORTISED", "GLOBAL", "PROBLEMS", "SEQUENTIAL", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,60 @@ def linear_vae() -> Problem:
     return Problem(VAE(decoder, latent_dim=2, likelihood="normal"), (x,), exact, WideEncoder())
 
 
+def plane(limit: float = 8.0, size: int = 241) -> tuple[Tensor, float]:
+    """Points of a square grid, ``(size**2, 1, 2)``, and the log of the area each stands for."""
+    ticks = torch.linspace(-limit, limit, size)
+    return torch.cartesian_prod(ticks, ticks)[:, None], 2 * math.log(2 * limit / (size - 1))
+
+
+def ladder_vae() -> Problem:
+    """Two rungs of one latent each, so that the evidence is an integral over the plane."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = LadderVAE((2,), latent_dims=(1, 1), hidden=(3, 4), likelihood="normal")
+    x = torch.tensor([[0.4, 0.2], [-0.6, 0.3], [0.5, -0.7]])
+    with torch.no_grad():
+        z, log_area = plane()
+        mean, log_variance = model.prior(0, z[..., 1:])
+        log_joint = dist.Normal(0.0, 1.0).log_prob(z[..., 1]) + model.decode(z[..., :1]).log_prob(x)
+        log_joint += dist.Normal(mean, (0.5 * log_variance).exp()).log_prob(z[..., :1]).sum(-1)
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
+
+
+def drawing(attention: str = "none") -> Problem:
+    """Two steps of one latent each."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        options = {} if attention == "none" else {"patch_size": 2}
+        model = DRAW((1, 2, 3), latent_dim=1, hidden_dim=3, num_steps=2, attention=attention, **options)
+    x = torch.tensor([[[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])[:, None]
+    with torch.no_grad():
+        z, log_area = plane(size=121)
+        canvas = model.step(z[..., 1:], model.step(z[..., :1], model.start([1]))).canvas
+        log_joint = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + model.decode(canvas).log_prob(x)
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area)
+
+
+def one_pixel() -> Problem:
+    """A flow of one pixel, which may be black or white, and of one number beside it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = FlowDensity.images((1, 1, 1), num_scales=1, num_couplings=1, hidden=3, growth=2, depth=1)
+        for name, parameter in model.named_parameters():
+            if "leave" in name or "log_scale" in name:
+                parameter.data += 0.3 * torch.randn(parameter.shape)
+    x = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
+    with torch.no_grad():
+        places, size = torch.linspace(0, 1, 101)[:-1] + 1 / 200, 121
+        around, log_area = torch.linspace(-9.0, 9.0, size), math.log(18 / (size - 1) / 100)
+        points = torch.cartesian_prod(places, around)[:, None]
+        v = (x.flatten() + points[..., 0]) / 2
+        log_joint = model.log_density(torch.stack([v, points[..., 1].expand_as(v)], -1)[..., None, None])
+        return Problem(model, (x,), log_joint.logsumexp(0) + log_area - math.log(2))
+
+
 GLOBAL = {"offset_gaussian": offset_gaussian, "gamma_poisson": gamma_poisson, "groups": groups}
 AMORTISED = {"linear_vae": linear_vae}
 PROBLEMS = GLOBAL | AMORTISED
+#: Of models that have a guide of their own.
+SEQUENTIAL = {"ladder_vae": ladder_vae, "drawing": drawing, "one_pixel": one_pixel}

@@ -10,15 +10,18 @@ from torch import nn
 
 from guides import (
     AnnealedGuide,
+    DRAWGuide,
     FullRankGuide,
     Guide,
     GuideList,
     HamiltonianGuide,
     IAFGuide,
+    LadderGuide,
     MeanFieldGuide,
     PlanarGuide,
+    UniformDequantisation,
 )
-from ppl_models import VAE, OffsetGaussian
+from ppl_models import DRAW, VAE, FlowDensity, LadderVAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
 
@@ -118,10 +121,76 @@ PAIRS: dict[str, Make] = {
     if inner != "mean_field"
 }
 
+
+def ladder(model: Model) -> LadderGuide:
+    """A guide of a ladder, from laws wider than its posterior."""
+    guide = LadderGuide(model)
+    for rung in (part for part in guide.modules() if hasattr(part, "log_variance")):
+        rung.log_variance.bias.data += 1.2
+    return guide
+
+
+def drawing(model: Model) -> DRAWGuide:
+    """A guide of a drawing, from laws wider than its posterior."""
+    guide = DRAWGuide(model, hidden_dim=4)
+    guide.posterior.bias.data[1] += 0.3
+    return guide
+
+
+class OfPixels(nn.Sequential):
+    """An encoder of one pixel: the laws of its place in its level, and of the number beside it."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(1, 4))
+        with torch.no_grad():
+            self[1].weight.copy_(torch.tensor([[0.1], [-0.2], [0.1], [0.2]]))
+            self[1].bias.copy_(torch.tensor([0.1, 0.0, 0.6, 0.3]))
+
+
+def on(outer: str, inner: Callable[[Model], Guide]) -> Callable[[Model], Guide]:
+    return lambda model: LAYERS[outer](model, inner(model))
+
+
+#: Guides that belong to one model, alone and as a base, by the problem that has it.
+OWN: dict[str, dict[str, Callable[[Model], Guide]]] = {
+    "ladder_vae": {"ladder": ladder, "hamiltonian-over-ladder": on("hamiltonian", ladder)},
+    "drawing": {"draw": drawing, "hamiltonian-over-draw": on("hamiltonian", drawing)},
+    "one_pixel": {
+        "uniform_dequantisation": UniformDequantisation,
+        "learned_dequantisation": lambda model: MeanFieldGuide(model, encoder=OfPixels()),
+    },
+}
+
+
+def moved(model: nn.Module) -> nn.Module:
+    """Away from a start at which layers are the identity."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    return model
+
+
 #: name -> constructor, with the number of independent data it generates at num=5 and a batch of data
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "offset_gaussian": lambda: OffsetGaussian(3),
     "vae-bernoulli": lambda: VAE(MLPDecoder(2, event_shape=(1, 4, 4), hidden=(8,)), latent_dim=2),
+    "draw": lambda: DRAW((1, 3, 3), latent_dim=2, hidden_dim=4, num_steps=3),
+    "draw-filterbank": lambda: DRAW(
+        (2, 4, 3), latent_dim=2, hidden_dim=4, num_steps=2, attention="filterbank", patch_size=2, accumulate=False
+    ),
+    "flow_density-points": lambda: moved(FlowDensity.points(2, hidden=(5,), num_couplings=2)),
+    "flow_density-splines": lambda: moved(FlowDensity.points(3, couplings="spline", hidden=(5,), num_couplings=2)),
+    "flow_density-images": lambda: moved(
+        FlowDensity.images((1, 4, 2), levels=3, num_scales=2, num_couplings=1, hidden=4, growth=2, depth=2)
+    ),
+    "ladder_vae": lambda: LadderVAE((1, 4, 4), latent_dims=(2, 3, 2), hidden=(8, 6, 5)),
+    "ladder_vae-normal": lambda: LadderVAE((3,), latent_dims=(2, 2), hidden=(8, 8), likelihood="normal"),
+    "vae-categorical": lambda: VAE(
+        MLPDecoder(2, event_shape=(1, 2, 3, 5), hidden=(8,)), latent_dim=2, likelihood="categorical", levels=5
+    ),
+    "vae-discretised_logistic": lambda: VAE(
+        MLPDecoder(2, event_shape=(1, 2, 6), hidden=(8,)), latent_dim=2, likelihood="discretised_logistic", levels=5
+    ),
     "vae-normal": lambda: VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)), latent_dim=2, likelihood="normal"),
 }
 

@@ -15,8 +15,8 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, 
 import guides
 from guides import Guide, ModelError
 from ppl_models.objectives import ELBO, log_weights
-from tests.contract.problems import AMORTISED, PROBLEMS
-from tests.contract.registry import GUIDES, PAIRS, one_gradient
+from tests.contract.problems import AMORTISED, PROBLEMS, SEQUENTIAL, Problem
+from tests.contract.registry import GUIDES, OWN, PAIRS, one_gradient
 
 #: Failure rate of one Monte Carlo check at 5 standard errors: below 1e-6.
 STANDARD_ERRORS = 5.0
@@ -30,14 +30,37 @@ PYRO_OBJECTIVES = {
 }
 
 
-@pytest.fixture(params=PROBLEMS)
-def problem(request):
-    return PROBLEMS[request.param]()
+def guide_of(problem, name, encoder=None) -> Guide:
+    """A guide by its name: one of all that take any model, or one of those that belong to the problem's."""
+    for family in OWN.values():
+        if name in family:
+            return family[name](problem.model)
+    return (GUIDES | PAIRS)[name](problem.model, encoder or problem.encoder)
 
 
-@pytest.fixture(params=GUIDES)
-def guide(request, problem) -> Guide:
-    return GUIDES[request.param](problem.model, problem.encoder)
+def made(problem, name) -> tuple[Problem, Guide]:
+    problem = (PROBLEMS | SEQUENTIAL)[problem]()
+    return problem, guide_of(problem, name)
+
+
+#: Every guide alone, and on the problems of one model those that belong to it.
+ALONE = [(problem, name) for problem in PROBLEMS for name in GUIDES]
+BELONGING = [(problem, name) for problem in OWN for name in OWN[problem]]
+
+
+@pytest.fixture(params=ALONE + BELONGING, ids="-".join)
+def case(request):
+    return made(*request.param)
+
+
+@pytest.fixture
+def problem(case):
+    return case[0]
+
+
+@pytest.fixture
+def guide(case) -> Guide:
+    return case[1]
 
 
 #: Every guide alone and over every base; a list with an encoder has no one vector to stand on.
@@ -49,11 +72,9 @@ ALONE_OR_PAIRS = [
 ]
 
 
-@pytest.fixture(params=ALONE_OR_PAIRS, ids="-".join)
+@pytest.fixture(params=ALONE_OR_PAIRS + BELONGING, ids="-".join)
 def pair(request):
-    problem, name = request.param
-    made = PROBLEMS[problem]()
-    return made, (GUIDES | PAIRS)[name](made.model, made.encoder)
+    return made(*request.param)
 
 
 def named_parameters(problem, guide):
@@ -63,8 +84,10 @@ def named_parameters(problem, guide):
 
 def test_registry_is_the_public_family():
     public = {c for c in map(vars(guides).get, guides.__all__) if isinstance(c, type) and issubclass(c, Guide)}
-    made = {type(make(lambda: None, None)) for make in GUIDES.values()}
-    assert made == public - {Guide}
+    kinds = {type(make(lambda: None, None)) for make in GUIDES.values()} | {
+        type(made(*names)[1]) for names in BELONGING
+    }
+    assert kinds == public - {Guide}
 
 
 def test_evidence(pair):
@@ -222,19 +245,19 @@ def test_same_seed_same_draw(problem, guide):
     assert all(torch.equal(draws[0][name], draws[1][name]) for name in draws[0])
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize(("problem", "name"), ALONE + BELONGING)
 def test_two_guides_of_a_model_share_nothing(problem, name):
-    encoders = [None if problem.encoder is None else type(problem.encoder)() for _ in range(2)]
-    guide, other = (GUIDES[name](problem.model, encoder) for encoder in encoders)
+    problem, guide = made(problem, name)
+    other = guide_of(problem, name, None if problem.encoder is None else type(problem.encoder)())
     guide.setup(*problem.args)
     other.setup(*problem.args)
     assert not {id(p) for p in guide.parameters()} & {id(p) for p in other.parameters()}
     assert not {id(p) for p in guide.parameters()} & {id(p) for p in problem.model.parameters()}
 
 
-@pytest.mark.parametrize("name", GUIDES)
-def test_batch_size_may_change_when_amortised(name):
-    problem = AMORTISED["linear_vae"]()
-    guide = GUIDES[name](problem.model, problem.encoder).setup(*problem.args)
-    values = log_weights(problem.model, guide, problem.args[0][:3], num_particles=5).values
-    assert values.shape == (5, 3)
+@pytest.mark.parametrize(("problem", "name"), [case for case in ALONE if case[0] in AMORTISED] + BELONGING)
+def test_batch_size_may_change_when_amortised(problem, name):
+    problem, guide = made(problem, name)
+    guide.setup(*problem.args)
+    values = log_weights(problem.model, guide, problem.args[0][:2], num_particles=5).values
+    assert values.shape == (5, 2)

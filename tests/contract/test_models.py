@@ -22,6 +22,13 @@ def model(request) -> nn.Module:
     return MODELS[request.param]()
 
 
+def latents(model, *args) -> dict[str, torch.Tensor]:
+    """A draw of the model's latents."""
+    trace = poutine.trace(model).get_trace(*args)
+    plates = {name for name, site in trace.nodes.items() if type(site.get("fn")).__name__ == "_Subsample"}
+    return {name: trace.nodes[name]["value"].detach() for name in trace.stochastic_nodes if name not in plates}
+
+
 def test_registry_is_the_public_family():
     named = map(vars(ppl_models).get, ppl_models.__all__)
     public = {c for c in named if isinstance(c, type) and issubclass(c, nn.Module)}
@@ -54,13 +61,14 @@ def test_data_stand_in_the_plate(model):
 
 def test_particles_give_the_same_density_one_by_one_and_batched(model):
     x = model(None, num=4)
-    draws = Predictive(model, num_samples=3, return_sites=("z",))(x)["z"]
-    single = [poutine.trace(poutine.condition(model, {"z": z})).get_trace(x).log_prob_sum().item() for z in draws]
-    z = draws if draws.dim() == 3 else draws[:, None]
+    draws = [latents(model, x) for _ in range(3)]
+    single = [poutine.trace(poutine.condition(model, z)).get_trace(x).log_prob_sum().item() for z in draws]
+    together = {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
+    together = {name: z if z.dim() >= 3 else z[:, None] for name, z in together.items()}
     with pyro.plate("particles", 3, dim=-2):
-        trace = poutine.trace(poutine.condition(model, {"z": z})).get_trace(x)
+        trace = poutine.trace(poutine.condition(model, together)).get_trace(x)
     trace.compute_log_prob()
-    batched = sum(trace.nodes[name]["log_prob"].sum(-1) for name in ("z", "x"))
+    batched = sum(trace.nodes[name]["log_prob"].sum(-1) for name in (*together, "x"))
     torch.testing.assert_close(batched.detach(), torch.tensor(single), rtol=1e-10, atol=1e-10)
 
 
@@ -92,8 +100,9 @@ def test_wrong_shapes_and_no_number_are_refused(model):
 
 def test_predictive_generates_from_given_latents(model):
     x = model(None, num=4)
-    z = Predictive(model, num_samples=3, return_sites=("z",))(x)["z"]
-    assert Predictive(model, posterior_samples={"z": z})(None, num=4)["x"].shape == (3, *x.shape)
+    draws = [latents(model, x) for _ in range(3)]
+    given = {name: torch.stack([z[name] for z in draws]) for name in draws[0]}
+    assert Predictive(model, posterior_samples=given, num_samples=3)(None, num=4)["x"].shape == (3, *x.shape)
 
 
 def test_prior_is_a_valid_guide(model):
