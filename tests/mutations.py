@@ -42,6 +42,7 @@ PUBLISHED = "tests/test_published_flows.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
+TRAIN = "tests/test_train.py"
 TOY = "tests/test_toy.py"
 OMNIGLOT = "tests/test_omniglot.py"
 DATA_MODULE = "tests/test_data_module.py"
@@ -521,6 +522,39 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/stored.py", "own[name] != value", "False", SAVING),
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
+    # Training on loaders.
+    ("ppl_models/training/checkpoints.py", "        if trainer.is_last_batch:", "        if False:", TRAIN),
+    ("ppl_models/training/checkpoints.py", "        if module.is_best:", "        if True:", TRAIN),
+    ("ppl_models/training/interrupts.py", "SystemExit(128 +", "SystemExit(1 +", TRAIN),
+    ("ppl_models/training/loaders.py", "part.generator.manual_seed(seed)", "pass", TRAIN),
+    ("ppl_models/training/loaders.py", "        np.random.seed(seed % 2**32)\n", "", TRAIN),
+    ("ppl_models/training/loaders.py", "start, self._start = self._start, 0", "start = 0", TRAIN),
+    ("ppl_models/training/loaders.py", "part.set_epoch(number)", "pass", TRAIN),
+    ("ppl_models/training/loaders.py", "a[:1] if isinstance", "a if isinstance", TRAIN),
+    ("ppl_models/training/training_module.py", "(self._rows * len(sizes) / sum(sizes))", "1", TRAIN),
+    ("ppl_models/training/training_module.py", "start = sum(sizes[: self.global_rank])", "start = 0", TRAIN),
+    ("ppl_models/training/training_module.py", '        torch.manual_seed(self.settings["seed"])\n', "", TRAIN),
+    (
+        "ppl_models/training/training_module.py",
+        'self._restored["random_state"], self.device',
+        "_noise(self.device), self.device",
+        TRAIN,
+    ),
+    ("ppl_models/training/training_module.py", "            parameter.grad = None  #", "            pass  #", TRAIN),
+    ("ppl_models/training/training_module.py", "self.trainer.should_stop = True", "pass", TRAIN),
+    (
+        "ppl_models/training/training_module.py",
+        "progress.sums.get(name, 0.0) + self._rows * value",
+        "progress.sums.get(name, 0.0) + value",
+        TRAIN,
+    ),
+    ("ppl_models/training/training_module.py", "        _set_noise(self._outside, self.device)\n", "", TRAIN),
+    (
+        "ppl_models/training/training_module.py",
+        "        if not self._was_skipped:\n            self.learning_rate",
+        "        if False:\n            self.learning_rate",
+        TRAIN,
+    ),
 ]
 
 
