@@ -51,6 +51,6 @@ class Signals:
             KeyboardInterrupt: For an interrupt from the keyboard.
             SystemExit: For a request to end.
         """
-        if self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + (self.received or signal.SIGTERM))
+        if self.received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt  # also where another process of the same training was interrupted
