@@ -537,7 +537,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     (
         "ppl_models/training/training_module.py",
         'self._restored["random_state"], self.device',
-        "_noise(self.device), self.device",
+        "noise_state(self.device), self.device",
         TRAIN,
     ),
     ("ppl_models/training/training_module.py", "            parameter.grad = None  #", "            pass  #", TRAIN),
@@ -548,7 +548,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "progress.sums.get(name, 0.0) + value",
         TRAIN,
     ),
-    ("ppl_models/training/training_module.py", "        _set_noise(self._outside, self.device)\n", "", TRAIN),
+    ("ppl_models/training/training_module.py", "        set_noise_state(self._outside, self.device)\n", "", TRAIN),
     (
         "ppl_models/training/training_module.py",
         "        if not self._was_skipped:\n            self.learning_rate",

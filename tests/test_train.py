@@ -484,7 +484,14 @@ BAD_DATA = {
     "too few batches": (lambda: [GREY.round()], {"num_data": 20, "num_batches": 2}, DataError, "must have 2 batches"),
     "dictionaries": (lambda: [{"x": GREY}], {"num_data": 20}, DataError, "Write unpack="),
     "no data at all": (lambda: 3, {}, TypeError, "data must be tensors, a loader or a data module"),
-    "a transform of a loader": (lambda: EMPTY, {"transform": lambda x, g: x}, OptionError, "transform is for tensors"),
+    "a transform of a loader": (
+        lambda: EMPTY,
+        {"transform": lambda x, g: x},
+        OptionError,
+        "transform must not be given",
+    ),
+    "batches of a loader": (lambda: EMPTY, {"batch_size": 3}, OptionError, "batch_size must not be given"),
+    "a number of tensors": (lambda: GREY.round(), {"num_data": 3}, OptionError, "num_data must not be given"),
 }
 
 
@@ -514,6 +521,7 @@ BAD_OPTIONS = {
     "resume": ({"resume": True}, OptionError, "need a folder"),
     "loggers": ({"loggers": "csv"}, OptionError, "need a folder"),
     "trainer": ({"trainer": {"max_epochs": 3}}, OptionError, "write epochs= instead"),
+    "trainer, fixed": ({"trainer": {"inference_mode": True}}, OptionError, "fixed; leave it out"),
     "optim": ({"optim": pyro.optim.Adam({"lr": 0.1})}, TypeError, "torch optimizer class"),
     "compile": ({"compile": "always"}, OptionError, "compile must be True, False or 'auto'"),
     "schedule": ({"schedule": "cosin"}, OptionError, "Did you mean 'cosine'"),

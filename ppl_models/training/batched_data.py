@@ -15,6 +15,9 @@ from ppl_models.training.loaders import InMemory, Loaded, Resumable, Source, Unp
 
 __all__ = ["BatchedData"]
 
+#: Rows of tensors in a batch, unless told otherwise.
+BATCH_SIZE = 128
+
 
 class BatchedData(LightningDataModule):
     """Make resumable batches of tensors, loaders, or another data module; see :func:`ppl_models.training.train`.
@@ -43,7 +46,7 @@ class BatchedData(LightningDataModule):
         data: Any,
         validation: Any,
         *,
-        batch_size: int,
+        batch_size: int | None,
         transform: Transform | None,
         unpack: Unpack | None,
         num_data: int | None,
@@ -55,13 +58,19 @@ class BatchedData(LightningDataModule):
         super().__init__()
         self.module = data if isinstance(data, LightningDataModule) else None
         self.data, self.validation = data, validation
-        self.batch_size, self.transform, self.unpack = batch_size, transform, unpack
+        self.batch_size, self.transform, self.unpack = batch_size or BATCH_SIZE, transform, unpack
         self.num_data, self.num_batches, self.num_validation_data = num_data, num_batches, num_validation_data
         self.seed, self.must_validate = seed, must_validate
-        if transform is not None and not _in_memory(data):
-            raise OptionError(
-                f"transform is for tensors; got {type(data).__name__}. Transform in the loader's dataset."
-            )
+        kind = type(data).__name__
+        if _in_memory(data):
+            given: dict[str, object] = {"unpack": unpack, "num_data": num_data, "num_batches": num_batches}
+            instead = "Cut it from the tensors."
+        else:
+            given = {"transform": transform} | ({} if _in_memory(validation) else {"batch_size": batch_size})
+            instead = "Say it to the loader, or to its dataset."
+        for name, value in given.items():
+            if value is not None:
+                raise OptionError(f"{name} must not be given with data of this kind; got it with {kind}. {instead}")
         if self.module is None:
             return
         if validation is not None:

@@ -12,10 +12,9 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from guides.errors import ModelError, OptionError, positive, whole_number
+from guides.errors import ModelError, positive, whole_number
 from guides.plates import Minibatch
 from ppl_models.objectives import ELBO, Objective
 from ppl_models.training.averaging import TailAverage
@@ -26,6 +25,7 @@ from ppl_models.training.convergence import Converged
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import loss_and_gradient
 from ppl_models.training.modes import evaluating
+from ppl_models.training.options import Optimizer, check_options
 from ppl_models.training.pairs import check_pair, find_parameters
 from ppl_models.training.progress_bar import progress_bar
 from ppl_models.training.random_state import random_state, restored
@@ -41,7 +41,7 @@ def fit(
     guide: Callable[..., Any],
     *args: Any,
     objective: Objective | None = None,
-    optim: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    optim: Optimizer = torch.optim.Adam,
     lr: float = 1e-3,
     schedule: Schedule = "constant",
     steps: int = 1000,
@@ -119,18 +119,9 @@ def fit(
     """
     steps, max_skipped = whole_number("steps", steps, least=1), whole_number("max_skipped", max_skipped, least=0)
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, least=1)
-    for name, value in (("lr", lr), ("max_grad_norm", max_grad_norm)):
-        if value is not None:
-            positive(name, value)
+    check_options(optim=optim, lr=lr, max_grad_norm=max_grad_norm, compile=compile)
     share = 0.0 if average is None else positive("average", average, below=1, instead="Write average=0.2.")
     check_pair(model, guide, objective)
-    if compile not in (True, False, "auto"):
-        raise OptionError(f"compile must be True, False or 'auto'; got {compile!r}.")
-    if not callable(optim) or isinstance(optim, PyroOptim):
-        raise TypeError(
-            f"optim must be a torch optimizer class or a function of parameters and lr; got {type(optim).__name__}. "
-            "Write optim=torch.optim.Adam, or functools.partial of one."
-        )
     if stop is not None and not isinstance(stop, Converged):
         raise TypeError(f"stop must be a rule; got {stop!r}. Write stop=Converged().")
     if validation is not None and not isinstance(validation, tuple):

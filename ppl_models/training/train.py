@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from guides import Guide
-from guides.errors import OptionError, choose, positive, whole_number
+from guides.errors import OptionError, choose, whole_number
 from ppl_models.objectives import ELBO, Objective
 from ppl_models.training.batches import Transform
 from ppl_models.training.compile import Compile
 from ppl_models.training.interrupts import Interrupted, Signals
 from ppl_models.training.loaders import Unpack
+from ppl_models.training.options import Optimizer, check_options
 from ppl_models.training.pairs import check_pair
 from ppl_models.training.result import TrainResult
 from ppl_models.training.saving import read_file
@@ -38,13 +38,17 @@ LOGGERS = ("csv", "tensorboard", "wandb")
 
 #: Options of the Trainer that are given in other ways.
 _OURS = {
+    "accumulate_grad_batches": "a larger batch_size",
     "callbacks": "callbacks=",
     "enable_checkpointing": "folder=",
+    "enable_progress_bar": "progress=",
     "gradient_clip_val": "max_grad_norm=",
     "logger": "loggers=",
     "max_epochs": "epochs=",
-    "plugins": "folder=",
-}
+    "max_steps": "epochs=",
+} | {name: f"{name}=" for name in ("accelerator", "devices", "num_nodes", "precision", "strategy")}
+#: Those that are as they must be.
+_FIXED = ("default_root_dir", "inference_mode", "plugins", "use_distributed_sampler")
 
 
 def train(
@@ -54,14 +58,14 @@ def train(
     *,
     epochs: int,
     validation: Tensor | tuple[Any, ...] | Iterable[Any] | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     transform: Transform | None = None,
     unpack: Unpack | None = None,
     num_data: int | None = None,
     num_batches: int | None = None,
     num_validation_data: int | None = None,
     objective: Objective | None = None,
-    optim: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    optim: Optimizer = torch.optim.Adam,
     lr: float = 1e-3,
     schedule: Schedule = "constant",
     max_grad_norm: float | None = None,
@@ -101,7 +105,7 @@ def train(
         epochs: How many times to go through the data, those done before a ``resume`` included.
         validation: On what to evaluate the loss after each epoch, in evaluation mode and with the same noise every
             time; of the kinds of ``data``. A data module brings its own.
-        batch_size: B, for tensors: in each process.
+        batch_size: B, for tensors: in each process; 128 by default.
         transform: For tensors: from a batch of the first argument, and a generator, to what the model sees in training,
             for example :func:`ppl_models.datasets.binarise`.
         unpack: For loaders: from what they yield to the model's arguments.
@@ -161,9 +165,7 @@ def train(
         (6, [0, 1])
     """
     epochs, max_skipped = whole_number("epochs", epochs, least=1), whole_number("max_skipped", max_skipped, least=0)
-    for name, value in (("lr", lr), ("max_grad_norm", max_grad_norm)):
-        if value is not None:
-            positive(name, value)
+    check_options(optim=optim, lr=lr, max_grad_norm=max_grad_norm, compile=compile)
     numbers = {"batch_size": batch_size, "patience": patience, "checkpoint_every": checkpoint_every}
     numbers |= {"num_data": num_data, "num_batches": num_batches, "num_validation_data": num_validation_data}
     for name, value in numbers.items():
@@ -171,17 +173,12 @@ def train(
             whole_number(name, value, least=1)
     check_pair(model, guide, objective)
     objective = ELBO() if objective is None else objective
-    if compile not in (True, False, "auto"):
-        raise OptionError(f"compile must be True, False or 'auto'; got {compile!r}.")
-    if not callable(optim) or isinstance(optim, PyroOptim):
-        raise TypeError(
-            f"optim must be a torch optimizer class or a function of parameters and lr; got {type(optim).__name__}. "
-            "Write optim=torch.optim.Adam, or functools.partial of one."
-        )
     options = dict(trainer or {})
     for name in options:
         if name in _OURS:
             raise OptionError(f"trainer must not hold {name!r}; write {_OURS[name]} instead.")
+        if name in _FIXED:
+            raise OptionError(f"trainer must not hold {name!r}, which is fixed; leave it out.")
     if folder is None and (resume or checkpoint_every is not None or loggers):
         raise OptionError("resume, checkpoint_every and loggers need a folder; got folder=None.")
     place = None if folder is None else Path(folder)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -28,50 +27,16 @@ from ppl_models.training.gradient import read_gradient
 from ppl_models.training.interrupts import Signals
 from ppl_models.training.loaders import batch_length
 from ppl_models.training.pairs import find_parameters
+from ppl_models.training.progress import Progress, noise_state, set_noise_state
 from ppl_models.training.random_state import random_state
 from ppl_models.training.saving import restore, state_of
 from ppl_models.training.schedules import LearningRate, Schedule
 from ppl_models.training.skipping import Skipping
 
-__all__ = ["DATA", "Progress", "TrainingModule"]
+__all__ = ["TrainingModule"]
 
 #: The plate in which a model must hold its data.
 DATA = "data"
-
-
-@dataclass
-class Progress:
-    """How far a training is, as it is kept in a checkpoint.
-
-    Args:
-        records: One dictionary per epoch done.
-        sums: Of this epoch so far, by column, each value as often as its batch has rows.
-        rows: How many rows that was.
-        norms: The sum of the gradients' norms.
-        skipped: How many steps of this epoch were skipped.
-        done: How many were not.
-        total_skipped: How many steps were skipped in all.
-        rate: The last step's learning rate.
-        best_loss: The smallest validation loss.
-        best_epoch: Its epoch.
-        seconds: Wall-clock time.
-        compile_seconds: Of which compiling.
-        finished: Whether the training stopped before its last epoch for good.
-    """
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    rows: float = 0.0
-    norms: float = 0.0
-    skipped: int = 0
-    done: int = 0
-    total_skipped: int = 0
-    rate: float = math.nan
-    best_loss: float = math.inf
-    best_epoch: int | None = None
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    finished: bool = False
 
 
 class TrainingModule(LightningModule):
@@ -160,7 +125,7 @@ class TrainingModule(LightningModule):
         # What was drawn to find the parameters depends on the size of a batch.
         torch.manual_seed(self.settings["seed"])
         if self._restored is not None:
-            _set_noise(self._restored["random_state"], self.device)
+            set_noise_state(self._restored["random_state"], self.device)
             if self.learning_rate.scheduler is not None:
                 self.learning_rate.scheduler.load_state_dict(self._restored["scheduler"])
         if self.progress.finished:
@@ -211,7 +176,7 @@ class TrainingModule(LightningModule):
         self._tell_time()
 
     def on_validation_start(self) -> None:
-        self._outside = _noise(self.device)
+        self._outside = noise_state(self.device)
         torch.manual_seed(0)  # the same noise every time
         self._validation_sum = 0.0
 
@@ -225,7 +190,7 @@ class TrainingModule(LightningModule):
 
     def on_validation_end(self) -> None:
         self._validation_loss = self._over_processes([self._validation_sum])[0]
-        _set_noise(self._outside, self.device)
+        set_noise_state(self._outside, self.device)
 
     def on_train_epoch_end(self) -> None:
         progress = self.progress
@@ -262,7 +227,7 @@ class TrainingModule(LightningModule):
         checkpoint["training"] = {
             "settings": self.settings,
             "progress": dict(vars(self.progress)),
-            "random_state": _noise(self.device),
+            "random_state": noise_state(self.device),
             "scheduler": None if scheduler is None else scheduler.state_dict(),
         }
 
@@ -355,15 +320,3 @@ class TrainingModule(LightningModule):
         self.progress.seconds = time.perf_counter() - self._began
         if isinstance(self.evaluation, CompiledObjective):
             self.progress.compile_seconds = self._compiled_before + self.evaluation.seconds
-
-
-def _noise(device: torch.device) -> dict[str, Tensor]:
-    """The state of the generators that a module on a device draws from, whatever the device's number."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def _set_noise(states: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
