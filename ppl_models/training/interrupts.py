@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 __all__ = ["Interrupted", "Signals"]
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
@@ -25,24 +26,21 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold them back inside the block. Outside the main thread, which alone gets signals, nothing is done."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def receive(number: int, frame: FrameType | None) -> Any:
-            if self.received is not None:
-                raise KeyboardInterrupt  # the person does not want to wait
-            self.received = number
-
-        for number in before:
-            signal.signal(number, receive)
+        """Hold them back inside the block."""
+        before = {number: signal.getsignal(number) for number in _NUMBERS}
+        self.hold()
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if _may_handle():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def hold(self) -> None:
+        """Hold them back from here on, whoever did something else about them in between."""
+        if _may_handle():
+            for number in _NUMBERS:
+                signal.signal(number, self._receive)
 
     def pass_on(self) -> None:
         """Do what the signal that came is for: the program ends with its exit code, 130 or 143.
@@ -54,3 +52,13 @@ class Signals:
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt  # also where another process of the same training was interrupted
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt  # the person does not want to wait
+        self.received = number
+
+
+def _may_handle() -> bool:
+    """Python gives signals to the main thread alone."""
+    return threading.current_thread() is threading.main_thread()

@@ -132,6 +132,7 @@ class TrainingModule(LightningModule):
             self.trainer.should_stop = True
         self._began = time.perf_counter() - self.progress.seconds
         self._compiled_before = self.progress.compile_seconds
+        self.signals.hold()  # Lightning's own way with SIGTERM ends a training without a checkpoint
         self._around.enter_context(pyro.validation_enabled(False))
         self._around.enter_context(flushing_denormals())
 
