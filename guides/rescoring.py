@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.util import detach
 from pyro.poutine.messenger import Messenger
@@ -13,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError
+from guides.noise import is_point
 from guides.target import Proposal
 from guides.whitening import Law
 
@@ -67,7 +67,7 @@ class Rescoring(Messenger):
         return value
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or site_is_subsample(msg) or _is_point(msg["fn"]):
+        if msg["is_observed"] or site_is_subsample(msg) or is_point(msg["fn"]):
             return
         fn = msg["fn"]
         if not fn.has_rsample:
@@ -125,12 +125,6 @@ def rescored(proposal: Proposal, law: Law | None, *, name: str) -> Proposal:
     latent, fixed = rescoring.follow(proposal.latent), detach(law)
     log_q = fixed.log_prob(latent)
     return Proposal(latent, log_q if law.event_shape else log_q.sum(-1))
-
-
-def _is_point(fn: Any) -> bool:
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
 
 
 def _tensors(fn: Any) -> list[Tensor]:

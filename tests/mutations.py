@@ -225,7 +225,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     # Objectives.
     ("ppl_models/objectives/log_weights.py", "    _check_match(model_trace, guide_trace)\n", "", FIT),
-    ("ppl_models/objectives/base.py", "self._found[0] != key", "False", OBJECTIVES),
+    ("ppl_models/objectives/base.py", "self._found[2] != kind", "False", OBJECTIVES),
     ("ppl_models/objectives/vr_iwae.py", "- math.log(len(values))", "", OBJECTIVES),
     (
         "ppl_models/objectives/vr_iwae.py",
@@ -327,7 +327,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "ppl_models/objectives/base.py",
-        "loss = loss.detach() + (trained - trained.detach())",
+        "loss = with_gradient_of(trained, loss)",
         "loss = trained",
         ESTIMATORS,
     ),
@@ -338,7 +338,19 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "gradient",
         ESTIMATORS,
     ),
-    ("ppl_models/objectives/log_weights.py", "part.frames & frames", "part.frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "part.frames & apart", "part.frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "part.frames & apart", "part.frames & frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "(by_name | loops).items()", "by_name.items()", OBJECTIVES),
+    ("ppl_models/objectives/log_weights.py", "depth(deepest) > nesting + 1", "False", ESTIMATORS),
+    (
+        "ppl_models/objectives/base.py",
+        "            same_rows = None if nesting is not None else SameRows()\n",
+        "",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/base.py", "torch.where(own, 0.0, values[:, None])", "(values - own * values)", ESTIMATORS),
+    ("ppl_models/objectives/base.py", "isinstance(value, bool | str)", "isinstance(value, str)", ESTIMATORS),
+    ("guides/noise.py", "manual_seed(seed + self.start)", "manual_seed(seed)", ESTIMATORS),
     ("ppl_models/objectives/kl_weights.py", "beta = beta * self._of_site(name)", "self._of_site(name)", ESTIMATORS),
     (
         "ppl_models/objectives/kl_weights.py",
