@@ -39,6 +39,7 @@ STARTS = "tests/test_starts.py"
 ANY_MODEL = "tests/test_any_model.py"
 FORCE = "tests/test_force.py"
 PUBLISHED = "tests/test_published_flows.py"
+COMPILE = "tests/test_compile.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
@@ -361,6 +362,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/objectives/kl_weights.py", "min(at / self.warmup, 1.0)", "at / self.warmup", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "(mean - variance / size).clamp(min=0)", "mean", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "((len(groups) - 1) * left_out", "(left_out", ESTIMATORS),
+    # Compiling.
+    ("ppl_models/training/graph.py", "[without_values.from_tensor(value) for value in inputs()]", "inputs()", COMPILE),
+    ("ppl_models/training/compile.py", "(id(p), p.shape,", "(p.shape,", COMPILE),
+    ("ppl_models/training/arguments.py", "value.device, value.requires_grad", "value.device", COMPILE),
     # Stopping, averaging, bundles, files.
     ("ppl_models/training/fit.py", "step >= tail_start", "share", CONVERGENCE),
     ("ppl_models/training/fit.py", "                tail.install()\n", "                pass\n", CONVERGENCE),
