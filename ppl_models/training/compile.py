@@ -121,6 +121,7 @@ class CompiledObjective(nn.Module):
             tuple([(buffer.shape, buffer.dtype, buffer.device) for buffer in self.objective.buffers()]),
             torch.get_default_dtype(),
         )
+        tensors = [value.contiguous() for value in tensors]  # the one layout that a graph is compiled for
         if key not in self._graphs:
             self._graphs[key] = self._make(args, kwargs, tensors, tail, inputs_of)
             if len(self._graphs) > _MOST:
