@@ -547,6 +547,10 @@ def test_svi_warms_up_by_its_steps():
     for _ in range(6):
         svi.step(x)
         seen.append(objective.kl.beta.item())
+        if len(seen) == 3:  # as after a restart
+            state, objective = objective.kl.state_dict(), ELBO(kl=KLWeights(warmup=4))
+            objective.kl.load_state_dict(state)
+            svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.0}), objective)
     assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
     with pytest.raises(OptionError, match="told the epoch"):
         SVI(model, guide, pyro.optim.SGD({"lr": 0.0}), ELBO(kl=KLWeights(warmup=4, per="epoch"))).step(x)
@@ -564,6 +568,25 @@ def test_free_bits_leave_a_small_kl_alone():
         pyro.set_rng_seed(0)
         found.append(gradients(ELBO(num_particles=50, kl=kl), model, guide, x)[0])
     torch.testing.assert_close(*found)
+
+
+def test_free_bits_are_of_one_datum_where_data_share_latents():
+    def model(x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 8, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(shift + z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("shift", dist.Normal(0.0, 0.5))
+        with pyro.plate("data", 8, subsample_size=len(x)):
+            pyro.sample("z", dist.Normal(0.0, 0.1))
+
+    drawn = log_weights(model, guide, TWO_X, num_particles=1000)
+    kl = math.log(10) - 0.5 + 0.5 * 0.01  # of one z
+    assert -drawn.terms["z"].mean().item() == pytest.approx(8 * kl, rel=0.1)
+    for free_bits, weight in ((0.8 * kl, 1.0), (1.2 * kl, 0.0)):
+        assert KLWeights(free_bits=free_bits)(drawn)["z"] == weight
 
 
 @pytest.mark.parametrize(

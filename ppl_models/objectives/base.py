@@ -101,7 +101,6 @@ class Objective(PyroELBO):
         if kl is not None and not isinstance(kl, KLWeights):
             raise TypeError(f"kl must be KLWeights; got {kl!r}. Write kl=KLWeights(warmup=1000).")
         self.kl = kl
-        self._steps = 0
 
     # What a subclass writes.
 
@@ -185,8 +184,7 @@ class Objective(PyroELBO):
                     "a warm-up per epoch needs to be told the epoch; got a step of SVI. Write "
                     "KLWeights(per='step'), or train with fit or train."
                 )
-            self.set_progress(step=self._steps, epoch=0)
-            self._steps += 1
+            self.set_progress(step=int(self.kl.next_step), epoch=0)
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()

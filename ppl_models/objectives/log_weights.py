@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ class LogWeights:
         scale: How often the independent data given stand for all data: N / B, or 1.
         subsampled: The names of plates that are subsampled but not independent, or a loop: the values are then noisy,
             and unbiased only on the log scale.
+        members: How many members of plates that are not independent each term is summed over.
         depths: The position of each dimension among the batch dimensions, counted from the right, from 1.
         scores: The guide sites that cannot be reparametrised.
     """
@@ -59,6 +61,7 @@ class LogWeights:
     terms: dict[str, Tensor]
     scale: float
     subsampled: tuple[str, ...]
+    members: Mapping[str, int]
     depths: tuple[int, ...] = ()
     scores: tuple[Score, ...] = ()
 
@@ -81,7 +84,7 @@ class LogWeights:
             Score(torch.cat([score.log_q for score in same]), joined([score.rewards for score in same]))
             for same in zip(*[run.scores for run in runs], strict=True)
         ]
-        return cls(joined([run.terms for run in runs]), first.scale, first.subsampled, first.depths, tuple(scores))
+        return dataclasses.replace(first, terms=joined([run.terms for run in runs]), scores=tuple(scores))
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:
@@ -188,6 +191,7 @@ def weigh(model_trace: Trace, guide_trace: Trace, *, nesting: int | None) -> Log
         {name: term.expand(shape) for name, term in terms.items()},
         math.prod(full_size(frame) / frame.size for frame in independent.values()),
         subsampled,
+        {name: max(_members(part, kept) for part in parts if part.name == name) for name in terms},
         depths,
         tuple(scores),
     )
@@ -214,6 +218,10 @@ class _Part:
         frames = frozenset(frame for frame in site["cond_indep_stack"] if frame.vectorized)
         name = names.get(site["name"], RECONSTRUCTION)
         return cls(name, sign, scale_and_mask(log_prob, scale, site["mask"]), frames)
+
+
+def _members(part: _Part, kept: Sequence[CondIndepStackFrame]) -> int:
+    return math.prod(full_size(frame) for frame in part.frames.difference(kept))
 
 
 def _score(site: Any, later: Sequence[Any], parts: Sequence[_Part], leading: tuple[None, ...]) -> Score:
