@@ -401,6 +401,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/training/replay.py", "modes.get(name, module.training)", "True", REPLAY),
     ("ppl_models/training/guard.py", "restored(random_state), ", "", FIT),
     ("ppl_models/training/saving.py", "nn.Module.load_state_dict(part, state, strict=False)", "pass", SAVING),
+    ("ppl_models/training/saving.py", "archive.testzip() is None", "archive is not None", SAVING),
     ("ppl_models/training/saving.py", "weights_only=True", "weights_only=False", SAVING),
     ("guides/stored.py", "with torch.random.fork_rng():", "if True:", SAVING),
     ("guides/stored.py", 'state["context_width"], space', "None, space", SAVING),

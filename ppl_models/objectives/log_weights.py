@@ -247,7 +247,7 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     if latent != drawn:
         raise ModelError(
             f"a guide must draw the model's latents, {sorted(latent)}; got {sorted(drawn)}. Is it the guide of another "
-            "model, or were model and guide exchanged?"
+            "model, or were model and guide exchanged? Latents marked for enumeration must be drawn too."
         )
 
 
