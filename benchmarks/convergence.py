@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,17 @@ from torch import Tensor
 from benchmarks.report import Row
 from ppl_models.training import Converged
 
-__all__ = ["autoregressive", "convergence", "decay", "false_stops", "flat_from", "slope", "step_down", "watch"]
+__all__ = [
+    "autoregressive",
+    "convergence",
+    "decay",
+    "false_stops",
+    "flat_from",
+    "logarithm",
+    "slope",
+    "step_down",
+    "watch",
+]
 
 #: From the numbers of the steps to the losses without their noise, in standard deviations of that noise.
 Trend = Callable[[Tensor], Tensor]
@@ -26,6 +37,12 @@ def decay(height: float, time: float) -> Trend:
 def slope(per_step: float) -> Trend:
     """A fall without end."""
     return lambda step: -per_step * step
+
+
+def logarithm(fall: float) -> Trend:
+    """A fall that slows down without end: in a window of any length, by the same from half to half."""
+    of_log = 6 * math.log(4 / 3) - 2 * math.log(2)  # by how much the means of log t differ over the two halves
+    return lambda step: -fall / of_log * (step + 1).log()
 
 
 def step_down(at: int) -> Trend:
@@ -107,6 +124,10 @@ def convergence(traces: int = 100, steps: int = 20_000) -> Iterator[Row]:
             outcomes = watch(rule, slope(per_step), correlation, steps, traces)
             name = f"{noise}, endless fall of {per_step:.2g} sd per step ({times} tolerances at step 1000)"
             yield Row(f"{name}: stops too soon", false_stops(rule, outcomes), most=0.1)
+        for times, most in ((1.25, None), (2, 0.1)):
+            outcomes = watch(rule, logarithm(times * rule.tolerance), correlation, steps, traces)
+            name = f"{noise}, endless fall by {times} tolerances in every window"
+            yield Row(f"{name}: stops too soon", false_stops(rule, outcomes), most=most)
         for at in (1000, 2000, 4000, 8000):
             outcomes = watch(rule, step_down(at), correlation, steps, traces)
             early = statistics.mean(outcome.stopped is not None and outcome.stopped <= at for outcome in outcomes)

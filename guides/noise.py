@@ -14,15 +14,16 @@ from torch import Tensor
 
 from guides.plates import depth
 
-__all__ = ["Share", "standard_normal"]
+__all__ = ["Share", "is_point", "standard_normal"]
 
 
 class Share(Messenger):
     """Draw the noise for some of a plate's members as the part that it is of the noise for all.
 
     Particles that are drawn in chunks, and data that several processes share, then come out as they would all at
-    once, under the same seed. This holds for guides of this library and for normal sites of any other; what else is
-    drawn inside has the right law, but other values. Stands outside the plate.
+    once, under the same seed. This holds for guides of this library and for others whose sites are all normal; what
+    else is drawn inside has the right law and is independent from part to part, but has other values. Stands outside
+    the plate.
 
     Args:
         plate: The plate's name.
@@ -54,11 +55,26 @@ class Share(Messenger):
         while isinstance(normal, dist.Independent):
             normal = normal.base_dist
         frames = {event_dim + depth(f) - 1: f.name for f in msg["cond_indep_stack"] if f.vectorized}
-        if isinstance(normal, dist.Normal) and self.plate in frames.values():
+        if self.plate not in frames.values():
+            return
+        if isinstance(normal, dist.Normal):
             shape = msg["fn"].shape()
             names = [frames.get(dim) for dim in range(len(shape) - 1, -1, -1)]
             noise = standard_normal(shape, names, dtype=normal.loc.dtype, device=normal.loc.device)
             msg["value"], msg["done"] = normal.loc + normal.scale * noise, True
+        elif not is_point(normal):
+            # Every part begins with the same state of the generator: without a seed of its own it would draw the same.
+            seed = int(torch.randint(2**62, ()))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed + self.start)
+                msg["value"], msg["done"] = msg["fn"](), True
+
+
+def is_point(fn: Any) -> bool:
+    """Whether a law has one value, so that nothing is drawn."""
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
 
 
 def standard_normal(

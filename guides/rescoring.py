@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.util import detach
 from pyro.poutine.messenger import Messenger
@@ -14,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError
+from guides.noise import is_point
 from guides.target import Proposal
 from guides.whitening import Law
 
@@ -68,7 +68,7 @@ class Rescoring(Messenger):
         return value
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or site_is_subsample(msg) or _is_point(msg["fn"]):
+        if msg["is_observed"] or site_is_subsample(msg) or is_point(msg["fn"]):
             return
         fn = msg["fn"]
         if not fn.has_rsample:
@@ -132,12 +132,6 @@ def rescored(proposal: Proposal, score: Callable[[Tensor], Tensor | None], *, na
             "whose sites can be reparametrised and do not depend on each other; or write gradient='reparam'."
         )
     return Proposal(latent, log_q)
-
-
-def _is_point(fn: Any) -> bool:
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
 
 
 def _tensors(fn: Any) -> list[Tensor]:

@@ -39,6 +39,7 @@ STARTS = "tests/test_starts.py"
 ANY_MODEL = "tests/test_any_model.py"
 FORCE = "tests/test_force.py"
 PUBLISHED = "tests/test_published_flows.py"
+COMPILE = "tests/test_compile.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
@@ -234,7 +235,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     # Objectives.
     ("ppl_models/objectives/log_weights.py", "    _check_match(model_trace, guide_trace)\n", "", FIT),
-    ("ppl_models/objectives/base.py", "self._found[0] != key", "False", OBJECTIVES),
+    ("ppl_models/objectives/base.py", "self._found[2] != kind", "False", OBJECTIVES),
     ("ppl_models/objectives/vr_iwae.py", "- math.log(len(values))", "", OBJECTIVES),
     (
         "ppl_models/objectives/vr_iwae.py",
@@ -472,7 +473,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "ppl_models/objectives/base.py",
-        "loss = loss.detach() + (trained - trained.detach())",
+        "loss = with_gradient_of(trained, loss)",
         "loss = trained",
         ESTIMATORS,
     ),
@@ -483,7 +484,19 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "gradient",
         ESTIMATORS,
     ),
-    ("ppl_models/objectives/log_weights.py", "part.frames & frames", "part.frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "part.frames & apart", "part.frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "part.frames & apart", "part.frames & frames", ESTIMATORS),
+    ("ppl_models/objectives/log_weights.py", "(by_name | loops).items()", "by_name.items()", OBJECTIVES),
+    ("ppl_models/objectives/log_weights.py", "depth(deepest) > nesting + 1", "False", ESTIMATORS),
+    (
+        "ppl_models/objectives/base.py",
+        "            same_rows = None if nesting is not None else SameRows()\n",
+        "",
+        ESTIMATORS,
+    ),
+    ("ppl_models/objectives/base.py", "torch.where(own, 0.0, values[:, None])", "(values - own * values)", ESTIMATORS),
+    ("ppl_models/objectives/base.py", "isinstance(value, bool | str)", "isinstance(value, str)", ESTIMATORS),
+    ("guides/noise.py", "manual_seed(seed + self.start)", "manual_seed(seed)", ESTIMATORS),
     ("ppl_models/objectives/kl_weights.py", "beta = beta * self._of_site(name)", "self._of_site(name)", ESTIMATORS),
     (
         "ppl_models/objectives/kl_weights.py",
@@ -491,9 +504,26 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "-values.detach().mean() < self.free_bits",
         ESTIMATORS,
     ),
+    ("ppl_models/objectives/kl_weights.py", " / weights.members[name]", "", ESTIMATORS),
+    (
+        "ppl_models/objectives/log_weights.py",
+        "full_size(frame) for frame in part",
+        "frame.size for frame in part",
+        ESTIMATORS,
+    ),
+    (
+        "ppl_models/objectives/kl_weights.py",
+        '"next_step", torch.tensor(0)',
+        '"next_step", torch.tensor(0), False',
+        ESTIMATORS,
+    ),
     ("ppl_models/objectives/kl_weights.py", "min(at / self.warmup, 1.0)", "at / self.warmup", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "(mean - variance / size).clamp(min=0)", "mean", ESTIMATORS),
     ("ppl_models/objectives/gradient_report.py", "((len(groups) - 1) * left_out", "(left_out", ESTIMATORS),
+    # Compiling.
+    ("ppl_models/training/graph.py", "[without_values.from_tensor(value) for value in inputs()]", "inputs()", COMPILE),
+    ("ppl_models/training/compile.py", "(id(p), p.shape,", "(p.shape,", COMPILE),
+    ("ppl_models/training/arguments.py", "value.device, value.requires_grad", "value.device", COMPILE),
     # Stopping, averaging, bundles, files.
     ("ppl_models/training/fit.py", "step >= tail_start", "share", CONVERGENCE),
     ("ppl_models/training/fit.py", "                tail.install()\n", "                pass\n", CONVERGENCE),
@@ -516,6 +546,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/training/replay.py", "modes.get(name, module.training)", "True", REPLAY),
     ("ppl_models/training/guard.py", "restored(random_state), ", "", FIT),
     ("ppl_models/training/saving.py", "nn.Module.load_state_dict(part, state, strict=False)", "pass", SAVING),
+    ("ppl_models/training/saving.py", "archive.testzip() is None", "archive is not None", SAVING),
     ("ppl_models/training/saving.py", "weights_only=True", "weights_only=False", SAVING),
     ("guides/stored.py", "with torch.random.fork_rng():", "if True:", SAVING),
     ("guides/stored.py", 'state["context_width"], space', "None, space", SAVING),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def test_inductor_gives_the_same_in_both_precisions():
         assert_equal(compiled, data, rtol=rtol)
         other = gaussian.summarise(torch.randn(50, 3, dtype=dtype) + 1)
         assert_equal(compiled, other, rtol=rtol)  # data are inputs
+        every_second = torch.stack([other.mean, other.mean], -1)[:, 0]  # in another layout
+        assert_equal(compiled, dataclasses.replace(other, mean=every_second), rtol=rtol)
         assert len(compiled._graphs) == 1
         assert compiled.seconds > 0
 
@@ -190,6 +193,41 @@ def test_a_course_that_depends_on_values_is_named(caplog):
     assert_equal(compiled, x)
     assert_equal(compiled, x)
     assert caplog.text.count("It runs eagerly") == 1
+
+
+LOOKS = {
+    "mask": lambda x: x[x > 0].sum(),
+    "nonzero": lambda x: float(len(torch.nonzero(x))),
+    "numpy": lambda x: float(x.numpy().max()),
+    "list": lambda x: max(x.tolist()),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_values_do_not_become_constants(look):
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=LOOKS[look](x))
+
+    x = torch.tensor([0.3, -1.0])
+    with pytest.raises(ModelError, match=r"model cannot be compiled at .*test_compile\.py"):
+        CompiledObjective(ELBO()(model, MeanFieldGuide(model).setup(x)))(x)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_it_is_traced_anew_for_other_parameters():
+    problem = PROBLEMS["offset_gaussian"]()
+    (x,) = problem.args
+    guide = wide(problem.model, None).setup(x)
+    compiled = CompiledObjective(ELBO()(problem.model, guide))
+    assert_equal(compiled, x)
+    guide.loc = nn.Parameter(guide.loc.detach() + 1)
+    assert_equal(compiled, x)
+    assert len(compiled._graphs) == 2
+    compiled.float()
+    assert_equal(compiled, x.float(), rtol=1e-5)
+    with pytest.raises(ModelError, match=r"got others, of shape \(3, 2\)"):
+        compiled(x.float().requires_grad_())
 
 
 def test_parameters_outside_modules_are_refused():

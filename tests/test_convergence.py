@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from benchmarks.convergence import autoregressive, decay, false_stops, flat_from, slope, step_down, watch
+from benchmarks.convergence import autoregressive, decay, false_stops, flat_from, logarithm, slope, step_down, watch
 from guides import MeanFieldGuide, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO
@@ -37,6 +37,12 @@ def test_it_does_not_stop_while_the_loss_falls(correlation):
     assert false_stops(rule, outcomes) <= 0.1
     outcomes = watch(rule, slope(8 * rule.tolerance * 4 / 1000), correlation, 8000, TRACES)
     assert all(outcome.stopped is None for outcome in outcomes)
+
+
+def test_it_does_not_stop_in_a_fall_that_slows_down_without_end():
+    outcomes = watch(Converged(), logarithm(2 * Converged().tolerance), 0.5, 8000, TRACES)
+    assert false_stops(Converged(), outcomes) <= 0.1
+    assert all(outcome.fall == pytest.approx(0.4, rel=0.01) for outcome in outcomes if outcome.stopped is not None)
 
 
 def test_a_plateau_shorter_than_the_window_does_not_deceive_it():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import pickle
 
 import pyro
 import pyro.distributions as dist
@@ -326,6 +328,51 @@ def test_a_score_is_not_multiplied_by_what_it_has_no_influence_on():
     assert (all_of_them < 3 * few + 0.1).all()
 
 
+class CoinsThenLevel(nn.Module):
+    """Two coins in a plate, and one outside it that looks at both."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.4, -0.6]))
+        self.slope = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            coin = pyro.sample("coin", dist.Bernoulli(logits=self.logits))
+        pyro.sample("level", dist.Bernoulli(logits=self.slope * (coin.sum(-1, keepdim=True) - 1)))
+
+
+def test_scores_reach_the_others_of_a_plate_through_what_is_drawn_later():
+    def model(x):
+        level = pyro.sample("level", dist.Bernoulli(torch.tensor([0.4])))
+        with pyro.plate("data", len(x)):
+            coin = pyro.sample("coin", dist.Bernoulli(0.3))
+            pyro.sample("x", dist.Normal(3 * level + coin, 0.8), obs=x)
+
+    guide, exact = CoinsThenLevel(), torch.tensor(0.0)
+    for outcome in itertools.product((0.0, 1.0), repeat=3):
+        coin, level = torch.tensor(outcome[:2]), torch.tensor(outcome[2])
+        log_q = dist.Bernoulli(logits=guide.logits).log_prob(coin).sum()
+        log_q = log_q + dist.Bernoulli(logits=guide.slope * (coin.sum() - 1)).log_prob(level)
+        log_p = dist.Bernoulli(torch.tensor(0.4)).log_prob(level)
+        log_p = log_p + dist.Bernoulli(torch.tensor(0.3)).log_prob(coin).sum()
+        log_p = log_p + dist.Normal(3 * level + coin, 0.8).log_prob(COINS_X).sum()
+        exact = exact + log_q.exp() * (log_p - log_q)
+    wanted = torch.cat([g.flatten() for g in torch.autograd.grad(-exact, list(guide.parameters()))])
+    found = gradients(ELBO(num_particles=4), model, guide, COINS_X, repeats=150)
+    assert ((found.mean(0) - wanted).abs() <= STANDARD_ERRORS * found.std(0) / math.sqrt(len(found))).all()
+
+
+def test_scores_stand_particles_that_are_impossible():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            coin = pyro.sample("first", dist.Bernoulli(0.3))
+            pyro.sample("second", dist.Bernoulli(0.5))
+            pyro.factor("rule", torch.where(coin > 0, 0.0, -math.inf))
+
+    assert gradients(IWAE(num_particles=12), model, LocalCoinGuide(), COINS_X, repeats=3).isfinite().all()
+
+
 def test_scores_have_no_stl():
     with pytest.raises(ModelError, match="can be reparametrised; got 'first'"):
         ELBO(gradient="stl").differentiable_loss(local_coins, LocalCoinGuide(), COINS_X)
@@ -348,6 +395,48 @@ def test_vr_iwae_joins_the_two_bounds():
     assert values[0] == pytest.approx(values[1], rel=1e-12)
     assert values[4] == pytest.approx(values[5], rel=1e-12)
     assert values[1] > values[2] > values[3] > values[4]
+
+
+@pytest.mark.parametrize("options", [{"kl": KLWeights()}, {"gradient": "dreg"}, {"chunk_size": 2}])
+def test_a_particle_that_is_impossible_does_not_spoil_the_others(options):
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("positive", torch.where(z > 0, 0.0, -math.inf))
+
+    guide, found = MeanFieldGuide(model, init_scale=1.0).setup(), []
+    for more in ({}, options):
+        pyro.set_rng_seed(0)
+        loss = IWAE(num_particles=6, **more).differentiable_loss(model, guide)
+        found.append(loss.item())
+        assert torch.autograd.grad(loss, guide.loc)[0].isfinite().all()
+    assert math.isfinite(found[0])
+    assert found[1] == pytest.approx(found[0])
+
+
+def nested(x, *, deep):
+    level = pyro.sample("level", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        if not deep:
+            pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+            return
+        with pyro.plate("again", 3):
+            pyro.sample("x", dist.Normal(level, 1.0), obs=x.expand(3, -1))
+
+
+def nested_guide(x, *, deep):
+    pyro.sample("level", dist.Normal(0.0, 1.0))
+
+
+def test_plates_that_are_too_many_for_the_nesting_given_are_refused():
+    with pytest.raises(ModelError, match="max_plate_nesting must be .*; got 1, and plate 'again' stands left"):
+        IWAE(num_particles=4, max_plate_nesting=1).loss(nested, nested_guide, TWO_X, deep=True)
+
+
+def test_flags_may_change_the_plates():
+    objective = IWAE(num_particles=4)
+    for deep in (False, True):
+        assert objective.log_weights(nested, nested_guide, TWO_X, deep=deep).values.shape == (4,)
+    assert pickle.loads(pickle.dumps(objective))._found is None
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan, "half", True])
@@ -458,6 +547,10 @@ def test_svi_warms_up_by_its_steps():
     for _ in range(6):
         svi.step(x)
         seen.append(objective.kl.beta.item())
+        if len(seen) == 3:  # as after a restart
+            state, objective = objective.kl.state_dict(), ELBO(kl=KLWeights(warmup=4))
+            objective.kl.load_state_dict(state)
+            svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.0}), objective)
     assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
     with pytest.raises(OptionError, match="told the epoch"):
         SVI(model, guide, pyro.optim.SGD({"lr": 0.0}), ELBO(kl=KLWeights(warmup=4, per="epoch"))).step(x)
@@ -475,6 +568,25 @@ def test_free_bits_leave_a_small_kl_alone():
         pyro.set_rng_seed(0)
         found.append(gradients(ELBO(num_particles=50, kl=kl), model, guide, x)[0])
     torch.testing.assert_close(*found)
+
+
+def test_free_bits_are_of_one_datum_where_data_share_latents():
+    def model(x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 8, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(shift + z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("shift", dist.Normal(0.0, 0.5))
+        with pyro.plate("data", 8, subsample_size=len(x)):
+            pyro.sample("z", dist.Normal(0.0, 0.1))
+
+    drawn = log_weights(model, guide, TWO_X, num_particles=1000)
+    kl = math.log(10) - 0.5 + 0.5 * 0.01  # of one z
+    assert -drawn.terms["z"].mean().item() == pytest.approx(8 * kl, rel=0.1)
+    for free_bits, weight in ((0.8 * kl, 1.0), (1.2 * kl, 0.0)):
+        assert KLWeights(free_bits=free_bits)(drawn)["z"] == weight
 
 
 @pytest.mark.parametrize(
@@ -545,7 +657,23 @@ def test_chunks_of_scores_give_the_same_result_particle_by_particle():
     torch.testing.assert_close(found[1], found[3])
 
 
-def test_chunks_share_the_minibatch():
+@pytest.mark.parametrize("law", [dist.Gamma(3.0, 1.2), dist.Poisson(50.0)])
+def test_chunks_of_any_law_draw_particles_of_their_own(law):
+    def model():
+        pyro.sample("z", law)
+
+    def guide():
+        drawn.append(pyro.sample("z", law))
+
+    drawn = []
+    IWAE(num_particles=6, chunk_size=2, max_plate_nesting=0).differentiable_loss(model, guide)
+    first, second = torch.cat(drawn[:3]), torch.cat(drawn[3:])
+    assert torch.equal(first, second)
+    assert len(first.unique()) > 3
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_chunks_share_the_minibatch(vectorize):
     x = torch.linspace(-2, 2, 8)
 
     def model(x):
@@ -566,7 +694,7 @@ def test_chunks_share_the_minibatch():
     guide = MeanFieldGuide(model, encoder=Encoder()).setup(x)
     found = []
     for options in ({}, {"chunk_size": 1}):
-        objective = IWAE(num_particles=4, max_plate_nesting=1, **options)
+        objective = IWAE(num_particles=4, max_plate_nesting=1, vectorize_particles=vectorize, **options)
         pyro.set_rng_seed(0)
         seen.clear()
         found.append(gradients(objective, model, guide, x)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import resource
@@ -316,6 +317,21 @@ def test_files_cut_short_are_refused(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match=r"fit.pt must be a whole file written by ppl-models; it is damaged or cut"):
             load(path, *pair)
+
+
+def test_files_with_a_wrong_bit_are_refused(tmp_path):
+    path, pair = tmp_path / "fit.pt", fitted()
+    save(path, *pair)
+    whole, loaded = path.read_bytes(), 0
+    for place in range(0, len(whole), len(whole) // 150):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        before = [p.clone() for part in pair for p in part.parameters()]
+        with contextlib.suppress(DataError):
+            load(path, *pair)
+            loaded += 1  # between the parts there is nothing to damage
+        for have, want in zip((p for part in pair for p in part.parameters()), before, strict=True):
+            assert torch.equal(have, want)
+    assert loaded < 100
 
 
 @pytest.mark.parametrize(("number", "older"), [(2, "older"), (0, "newer")])

@@ -18,7 +18,7 @@ from guides.errors import OptionError, choose, whole_number
 from guides.noise import Share
 from guides.plates import SameRows
 from guides.rescoring import Rescoring
-from ppl_models.objectives.chunks import RandomState, leaves_of, with_gradient
+from ppl_models.objectives.chunks import RandomState, leaves_of, with_gradient, with_gradient_of
 from ppl_models.objectives.kl_weights import KLWeights
 from ppl_models.objectives.log_weights import RECONSTRUCTION, LogWeights, Score, total, weigh
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting
@@ -95,13 +95,12 @@ class Objective(PyroELBO):
         num_particles = whole_number("num_particles", num_particles, least=1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self._nesting = max_plate_nesting
-        self._found: tuple[Any, int] | None = None
+        self._found: tuple[Any, Any, Any, int] | None = None
         self.gradient = choose("gradient", gradient, self.gradients)
         self.chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size, least=1)
         if kl is not None and not isinstance(kl, KLWeights):
             raise TypeError(f"kl must be KLWeights; got {kl!r}. Write kl=KLWeights(warmup=1000).")
         self.kl = kl
-        self._steps = 0
 
     # What a subclass writes.
 
@@ -128,9 +127,11 @@ class Objective(PyroELBO):
         if size == 1:
             signal = bound[None]
         else:
-            others = (values.sum(0) - values) / (size - 1)
             own = torch.eye(size, dtype=torch.bool, device=values.device).reshape(size, size, *[1] * bound.dim())
-            signal = bound - self.bound(torch.where(own, others, values[:, None]))
+            others = torch.where(own, 0.0, values[:, None]).sum(0) / (size - 1)
+            baseline = self.bound(torch.where(own, others, values[:, None]))
+            # Where all others are impossible there is none.
+            signal = bound - torch.where(baseline.isfinite(), baseline, 0.0)
         sizes = dict(zip(reversed(depths), reversed(bound.shape), strict=False))
         return signal.reshape(size, *[sizes.get(dim, 1) for dim in range(score.log_q.dim() - 1, 0, -1)])
 
@@ -159,7 +160,7 @@ class Objective(PyroELBO):
         loss = -weights.scale * self.bound(weights.values).sum()
         if torch.is_grad_enabled() and (self.kl is not None or weights.scores or self.gradient == "dreg"):
             trained = self._trained(weights, rescorings, self._plan(weights))
-            loss = loss.detach() + (trained - trained.detach())
+            loss = with_gradient_of(trained, loss)
         return Estimate(loss, _parts(weights))
 
     def differentiable_loss(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> Tensor:
@@ -183,8 +184,7 @@ class Objective(PyroELBO):
                     "a warm-up per epoch needs to be told the epoch; got a step of SVI. Write "
                     "KLWeights(per='step'), or train with fit or train."
                 )
-            self.set_progress(step=self._steps, epoch=0)
-            self._steps += 1
+            self.set_progress(step=int(self.kl.next_step), epoch=0)
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
@@ -194,6 +194,9 @@ class Objective(PyroELBO):
         """Run model and guide as the loss does (its first particle, if they are not batched), to look into."""
         nesting = self._nesting_of(model, guide, args, kwargs)
         return paired_traces(model, guide, args, kwargs, None if nesting is None else self.num_particles, nesting or 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_found": None}  # a copy has nothing to do with the model and guide seen last
 
     def __repr__(self) -> str:
         options = {"gradient": self.gradient, "chunk_size": self.chunk_size, "kl": self.kl} | self.options()
@@ -215,21 +218,26 @@ class Objective(PyroELBO):
         if self._nesting is not None:
             return self._nesting
         # Found once per pair and kind of arguments: a model may have other plates for a summary than for all data.
-        kinds = [(type(a), a.dim() if isinstance(a, Tensor) else 0) for a in (*args, *kwargs.values())]
-        key = (id(model), id(guide), kinds, sorted(kwargs))
-        if self._found is None or self._found[0] != key:
-            self._found = (key, plate_nesting(model, guide, args, kwargs))
-        return self._found[1]
+        kind = _kind((args, kwargs))
+        if self._found is None or self._found[0] is not model or self._found[1] is not guide or self._found[2] != kind:
+            self._found = (model, guide, kind, plate_nesting(model, guide, args, kwargs))
+        return self._found[3]
 
     def _draw(
-        self, model: Any, guide: Any, args: Any, kwargs: Any, rows: slice | None = None
+        self,
+        model: Any,
+        guide: Any,
+        args: Any,
+        kwargs: Any,
+        rows: slice | None = None,
+        same_rows: SameRows | None = None,
     ) -> tuple[LogWeights, list[Rescoring]]:
         """Draw particles, all or some, and what follows each run's draws for their gradient."""
         start, size = (0, self.num_particles) if rows is None else (rows.start, rows.stop - rows.start)
         nesting = self._nesting_of(model, guide, args, kwargs)
         runs: list[LogWeights] = []
         rescorings: list[Rescoring] = []
-        same_rows = SameRows()
+        same_rows = SameRows() if same_rows is None else same_rows
         for _ in range(size if nesting is None else 1):
             around: list[Messenger] = []
             if self.gradient != "reparam" and torch.is_grad_enabled():
@@ -277,21 +285,24 @@ class Objective(PyroELBO):
         nesting = self._nesting_of(model, guide, args, kwargs)
         states: list[RandomState] = []
         runs: list[LogWeights] = []
+        # Particles of one batched run share its noise out, its choice of data included; those of a loop come one after
+        # the other, and look at the data that the first has chosen.
+        same_rows = None if nesting is not None else SameRows()
         for rows in chunks:
-            # Particles of one batched run share its noise out; those of a loop come one after the other.
             if states and nesting is not None:
                 states[0].restore()
             states.append(RandomState.capture())
             with torch.no_grad():
-                runs.append(self._draw(model, guide, args, kwargs, rows)[0])
+                runs.append(self._draw(model, guide, args, kwargs, rows, same_rows)[0])
         weights = LogWeights.stack(runs)
         loss = -weights.scale * self.bound(weights.values).sum()
         gradients: dict[Tensor, Tensor] = {}
         if torch.is_grad_enabled():
             plan = self._plan(weights)
+            same_rows = None if nesting is not None else SameRows()
             for rows, state in zip(chunks, states, strict=True):
                 state.restore()
-                trained = self._trained(*self._draw(model, guide, args, kwargs, rows), plan, rows)
+                trained = self._trained(*self._draw(model, guide, args, kwargs, rows, same_rows), plan, rows)
                 leaves = leaves_of(trained)
                 for leaf, gradient in zip(leaves, torch.autograd.grad(trained, leaves) if leaves else (), strict=True):
                     gradients[leaf] = gradient if leaf not in gradients else gradients[leaf] + gradient
@@ -315,6 +326,17 @@ class _Plan:
     shares: Tensor
     path: Tensor | None
     signals: list[Tensor]
+
+
+def _kind(value: Any) -> Any:
+    """What of an argument may decide which plates a model has: dimensions and flags, but no number."""
+    if isinstance(value, Tensor):
+        return Tensor, value.dim()
+    if isinstance(value, tuple | list):
+        return [_kind(part) for part in value]
+    if isinstance(value, Mapping):
+        return [(key, _kind(part)) for key, part in value.items()]
+    return value if isinstance(value, bool | str) else type(value)
 
 
 def weighted(terms: Mapping[str, Tensor], chosen: Mapping[str, Tensor] | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["RandomState", "leaves_of", "with_gradient"]
+__all__ = ["RandomState", "leaves_of", "with_gradient", "with_gradient_of"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,31 @@ def with_gradient(value: Tensor, leaves: Sequence[Tensor], gradients: Sequence[T
     """
     loss: Tensor = _WithGradient.apply(value, tuple(gradients), *leaves)
     return loss
+
+
+def with_gradient_of(other: Tensor, value: Tensor) -> Tensor:
+    """Give a number the gradient of another, whatever the other's value is.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor(2.0, requires_grad=True)
+        >>> loss = with_gradient_of(3 * x, torch.tensor(5.0))
+        >>> loss.backward()
+        >>> loss.item(), x.grad
+        (5.0, tensor(3.))
+    """
+    loss: Tensor = _WithGradientOf.apply(other, value)
+    return loss
+
+
+class _WithGradientOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, other: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return outputs[0], None
 
 
 class _WithGradient(torch.autograd.Function):

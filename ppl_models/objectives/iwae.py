@@ -28,8 +28,9 @@ class IWAE(ImportanceWeighted):
 
     Raises:
         OptionError: If a number is out of range or an option unknown.
-        ModelError: When evaluated with K > 1 on a minibatch that shares its latents: the exponential of a scaled log
-            likelihood is biased upwards, and the result would not be a bound; or with ``"dreg"`` and a guide that
+        ModelError: When evaluated with K > 1 on a minibatch that shares its latents, or that a plate draws which is a
+            loop: the exponential of a scaled log likelihood is biased upwards, and the result would not be a bound; or
+            with ``"dreg"`` and a guide that
             cannot score its draws again.
 
     Example:

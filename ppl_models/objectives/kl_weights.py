@@ -23,7 +23,9 @@ class KLWeights(nn.Module):
         \log w_{\text{trained}} = \log p(x \mid z)
         + \sum_s \beta_t \, \lambda_s \, 1[\mathrm{KL}_s > b] \, \big(\log p(z_s) - \log q(z_s)\big)
 
-    The gradient is that of these log-weights; what is recorded stays the unweighted bound.
+    The gradient is that of these log-weights; what is recorded stays the unweighted bound. ``fit`` and ``train`` say
+    how far they are; steps of ``SVI`` are counted here, so that each needs an objective of its own. How many are done
+    is in the state dict.
 
     Args:
         warmup: Over how many steps or epochs :math:`\beta_t` rises from ``start`` to ``end``; none by default.
@@ -32,7 +34,8 @@ class KLWeights(nn.Module):
         start: :math:`\beta` before the warm-up, not negative.
         end: :math:`\beta` after it, not negative. 1 trains the bound itself; other values a :math:`\beta`-VAE.
         sites: :math:`\lambda_s` by site, for models with several layers of latents; 1 for those not named.
-        free_bits: b, in nats per latent site and datum (the mean over the batch): a KL below it has no gradient.
+        free_bits: b, in nats per latent site and datum (the mean over the batch, and over the members of the site's
+            plates; of several latents drawn as one vector, of the largest): a KL below it has no gradient.
 
     Raises:
         OptionError: If a number is out of range, or an option unknown.
@@ -53,6 +56,7 @@ class KLWeights(nn.Module):
     """
 
     beta: Tensor
+    next_step: Tensor
 
     def __init__(
         self,
@@ -76,12 +80,15 @@ class KLWeights(nn.Module):
                 raise OptionError(f"{name} must be finite and not negative; got {value}.")
         self.start, self.end, self.free_bits, self.sites = start, end, free_bits, dict(sites or {})
         self.register_buffer("beta", torch.tensor(0.0))
+        self.register_buffer("next_step", torch.tensor(0))
         self.set_progress(step=0, epoch=0)
+        self.next_step.zero_()
 
     def set_progress(self, *, step: int, epoch: int) -> None:
         """Say how many steps and epochs are done."""
         at = step if self.per == "step" else epoch
         done = min(at / self.warmup, 1.0) if self.warmup else 1.0
+        self.next_step.fill_(step + 1)
         self.beta.fill_(self.start + (self.end - self.start) * SHAPES[self.shape](done))
 
     def forward(self, weights: LogWeights) -> dict[str, Tensor]:
@@ -98,7 +105,7 @@ class KLWeights(nn.Module):
                 continue
             beta = beta * self._of_site(name)
             if self.free_bits:
-                beta = beta * (-values.detach().mean() > self.free_bits)
+                beta = beta * (-values.detach().mean() / weights.members[name] > self.free_bits)
             chosen[name] = beta
         return chosen
 

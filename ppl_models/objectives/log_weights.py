@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from guides.errors import ModelError, whole_number
+from guides.noise import is_point
 from guides.plates import SameRows, check_shape, depth, full_size, sum_to
 from ppl_models.objectives.traces import paired_traces, plate_nesting, sites_of, vectorised_plates
 
@@ -32,8 +33,8 @@ class Score:
 
     Args:
         log_q: Its log density, unscaled: ``(particles, *batch)``.
-        rewards: What its value has an influence on, by term, ``(particles, *batch)`` each: of the log-weight, the parts
-            in other members of its plates are left out.
+        rewards: What its value may have an influence on, by term, ``(particles, *batch)`` each: of the log-weight, the
+            parts in other members of its plates are left out, unless the guide draws a site outside the plate later.
     """
 
     log_q: Tensor
@@ -50,8 +51,9 @@ class LogWeights:
             draws as one vector. A plate is independent if every site of model and guide stands inside it: its data
             have evidences of their own. All else is summed.
         scale: How often the independent data given stand for all data: N / B, or 1.
-        subsampled: The names of plates that are subsampled but not independent: the values are then noisy, and
-            unbiased only on the log scale.
+        subsampled: The names of plates that are subsampled but not independent, or a loop: the values are then noisy,
+            and unbiased only on the log scale.
+        members: How many members of plates that are not independent each term is summed over.
         depths: The position of each dimension among the batch dimensions, counted from the right, from 1.
         scores: The guide sites that cannot be reparametrised.
     """
@@ -59,6 +61,7 @@ class LogWeights:
     terms: dict[str, Tensor]
     scale: float
     subsampled: tuple[str, ...]
+    members: Mapping[str, int]
     depths: tuple[int, ...] = ()
     scores: tuple[Score, ...] = ()
 
@@ -81,7 +84,7 @@ class LogWeights:
             Score(torch.cat([score.log_q for score in same]), joined([score.rewards for score in same]))
             for same in zip(*[run.scores for run in runs], strict=True)
         ]
-        return cls(joined([run.terms for run in runs]), first.scale, first.subsampled, first.depths, tuple(scores))
+        return dataclasses.replace(first, terms=joined([run.terms for run in runs]), scores=tuple(scores))
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:
@@ -114,7 +117,7 @@ def log_weights(
 
     Raises:
         OptionError: If ``num_particles`` is less than 1.
-        ModelError: If the guide's sites are not the model's latents.
+        ModelError: If the guide's sites are not the model's latents, or ``max_plate_nesting`` is too small.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -158,7 +161,15 @@ def weigh(model_trace: Trace, guide_trace: Trace, *, nesting: int | None) -> Log
     # The particles are the leftmost plate of all, so that their dimension comes first.
     kept = sorted((by_name[frame.name] for frame in shared), key=depth, reverse=True)
     independent = {frame.name: frame for frame in kept if frame.dim != particle_dim}
-    subsampled = tuple(n for n, f in by_name.items() if n not in independent and full_size(f) != f.size)
+    deepest = max(by_name.values(), key=depth, default=None)
+    if nesting is not None and deepest is not None and depth(deepest) > nesting + 1:
+        raise ModelError(
+            f"max_plate_nesting must be the number of dimensions that all plates take; got {nesting}, and plate "
+            f"{deepest.name!r} stands left of the particles."
+        )
+    loops = {frame.name: frame for site in sites for frame in site["cond_indep_stack"] if not frame.vectorized}
+    noisy = [frame for name, frame in (by_name | loops).items() if name not in independent]
+    subsampled = tuple(frame.name for frame in noisy if full_size(frame) != frame.size)
     depths, sizes = tuple(depth(frame) for frame in kept), [frame.size for frame in kept]
 
     names = _names_of_terms(model_trace, guide_trace)
@@ -172,13 +183,15 @@ def weigh(model_trace: Trace, guide_trace: Trace, *, nesting: int | None) -> Log
     shape = sizes if nesting is not None else [1, *sizes]
     leading = () if nesting is not None else (None,)
     scores = []
-    for site in sites_of(guide_trace):
-        if not site["is_observed"] and not site["fn"].has_rsample:
-            scores.append(_score(site, parts, leading))
+    drawn = [site for site in sites_of(guide_trace) if not site["is_observed"]]
+    for i, site in enumerate(drawn):
+        if not site["fn"].has_rsample:
+            scores.append(_score(site, drawn[i + 1 :], parts, leading))
     return LogWeights(
         {name: term.expand(shape) for name, term in terms.items()},
         math.prod(full_size(frame) / frame.size for frame in independent.values()),
         subsampled,
+        {name: max(_members(part, kept) for part in parts if part.name == name) for name in terms},
         depths,
         tuple(scores),
     )
@@ -207,12 +220,18 @@ class _Part:
         return cls(name, sign, scale_and_mask(log_prob, scale, site["mask"]), frames)
 
 
-def _score(site: Any, parts: Sequence[_Part], leading: tuple[None, ...]) -> Score:
+def _members(part: _Part, kept: Sequence[CondIndepStackFrame]) -> int:
+    return math.prod(full_size(frame) for frame in part.frames.difference(kept))
+
+
+def _score(site: Any, later: Sequence[Any], parts: Sequence[_Part], leading: tuple[None, ...]) -> Score:
     frames = {frame for frame in site["cond_indep_stack"] if frame.vectorized}
+    # Through what the guide draws later outside a plate, one member's value may reach the others.
+    apart = frames.intersection(*[other["cond_indep_stack"] for other in later])
     size = max((depth(frame) for frame in frames), default=0)
     rewards: dict[str, Any] = defaultdict(float)
     for part in parts:
-        kept = {depth(frame): frame.size for frame in part.frames & frames}
+        kept = {depth(frame): frame.size for frame in part.frames & apart}
         reduced = sum_to(part.log_prob.detach(), kept).reshape([kept.get(dim, 1) for dim in range(size, 0, -1)])
         rewards[part.name] = rewards[part.name] + part.sign * reduced
     log_q = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
@@ -228,7 +247,7 @@ def _check_match(model_trace: Trace, guide_trace: Trace) -> None:
     if latent != drawn:
         raise ModelError(
             f"a guide must draw the model's latents, {sorted(latent)}; got {sorted(drawn)}. Is it the guide of another "
-            "model, or were model and guide exchanged?"
+            "model, or were model and guide exchanged? Latents marked for enumeration must be drawn too."
         )
 
 
@@ -236,7 +255,7 @@ def _names_of_terms(model_trace: Trace, guide_trace: Trace) -> dict[str, str]:
     """Which term each site that is not data belongs to; latents that are drawn as one vector share theirs."""
     latents = [site["name"] for site in sites_of(model_trace) if not site["is_observed"]]
     drawn = sites_of(guide_trace)
-    made = tuple(site["name"] for site in drawn if site["name"] in latents and _is_point(site["fn"]))
+    made = tuple(site["name"] for site in drawn if site["name"] in latents and is_point(site["fn"]))
     groups = {name: {name} for name in latents}
     auxiliary = {}
     for site in drawn:
@@ -249,9 +268,3 @@ def _names_of_terms(model_trace: Trace, guide_trace: Trace) -> dict[str, str]:
                 groups[name] = joint
     labels = {name: ", ".join(other for other in latents if other in group) for name, group in groups.items()}
     return labels | {name: labels[latent] for name, latent in auxiliary.items()}
-
-
-def _is_point(fn: Any) -> bool:
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)

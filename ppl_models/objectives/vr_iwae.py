@@ -25,8 +25,8 @@ class ImportanceWeighted(Objective):
     def check(self, weights: LogWeights) -> None:
         if weights.subsampled and self.num_particles > 1:
             raise ModelError(
-                f"{type(self).__name__} needs all data where latents are shared; got a minibatch of the plate "
-                f"{weights.subsampled[0]!r}, for which it is no bound. Give all data, or use ELBO."
+                f"{type(self).__name__} needs all data where latents are shared or plates are loops; got a minibatch "
+                f"of the plate {weights.subsampled[0]!r}, for which it is no bound. Give all data, or use ELBO."
             )
 
     def bound(self, values: Tensor) -> Tensor:
@@ -63,8 +63,9 @@ class VRIWAE(ImportanceWeighted):
 
     Raises:
         OptionError: If a number is out of range or an option unknown.
-        ModelError: When evaluated with K > 1 on a minibatch that shares its latents: the exponential of a scaled log
-            likelihood is biased upwards, and the result would not be a bound; or with ``"dreg"`` and a guide that
+        ModelError: When evaluated with K > 1 on a minibatch that shares its latents, or that a plate draws which is a
+            loop: the exponential of a scaled log likelihood is biased upwards, and the result would not be a bound; or
+            with ``"dreg"`` and a guide that
             cannot score its draws again.
 
     Example:

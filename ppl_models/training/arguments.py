@@ -27,7 +27,7 @@ def take_apart(value: Any, tensors: list[Tensor]) -> Hashable:
     """
     if isinstance(value, Tensor):
         tensors.append(value)
-        return Tensor, value.shape, value.dtype, value.device
+        return Tensor, value.shape, value.dtype, value.device, value.requires_grad
     if isinstance(value, tuple | list):
         return type(value), *(take_apart(part, tensors) for part in value)
     if isinstance(value, dict):

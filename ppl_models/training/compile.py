@@ -36,9 +36,9 @@ class CompiledObjective(nn.Module):
     r"""Compile an objective of a model and guide: its loss and all gradients, traced once, become one graph.
 
     Forces of Hamiltonian guides, and their derivatives in turn, are part of the graph. It is traced anew for other
-    shapes, dtypes, devices, training modes, arguments that are not tensors, and minibatch sizes. The output is an
-    ordinary one of autograd, so that optimizers, Lightning and DDP need not know. Noise is that of the eager run, and
-    results are equal up to rounding. Where no gradient is recorded the objective runs eagerly.
+    parameters, shapes, dtypes, devices, training modes, arguments that are not tensors, and minibatch sizes. The
+    output is an ordinary one of autograd, so that optimizers, Lightning and DDP need not know. Noise is that of the
+    eager run, and results are equal up to rounding. Where no gradient is recorded the objective runs eagerly.
 
     What model and guide take from elsewhere than their arguments, parameters and buffers is a constant of the graph:
     tensors in a closure, and Python's or NumPy's random numbers.
@@ -117,9 +117,11 @@ class CompiledObjective(nn.Module):
             take_apart((args, kwargs), tensors),
             _handlers(),
             tuple([part.training for part in self._parts[0]]),
-            tuple([parameter.requires_grad for parameter in self.objective.parameters()]),
+            tuple([(id(p), p.shape, p.dtype, p.device, p.requires_grad) for p in self.objective.parameters()]),
+            tuple([(buffer.shape, buffer.dtype, buffer.device) for buffer in self.objective.buffers()]),
             torch.get_default_dtype(),
         )
+        tensors = [value.contiguous() for value in tensors]  # the one layout that a graph is compiled for
         if key not in self._graphs:
             self._graphs[key] = self._make(args, kwargs, tensors, tail, inputs_of)
             if len(self._graphs) > _MOST:

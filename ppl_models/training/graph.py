@@ -90,6 +90,7 @@ def trace(
     Raises:
         ModelError: If a parameter belongs to no module.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     program = _Evaluation(objective)
@@ -117,7 +118,10 @@ def trace(
 
     order = [parameter for parameter in parameters if parameter in trained]
     parts: list[str] = []
-    traced = make_fx(evaluate)(*inputs())
+    without_values = FakeTensorMode(allow_non_fake_inputs=True)  # so that nothing can depend on them
+    symbols = [without_values.from_tensor(value) for value in inputs()]
+    with without_values:
+        traced = make_fx(evaluate)(*symbols)
     places = [(module, name) for module in program.modules() for name in module._buffers]
     owner_of = {id(module._buffers[name]): (module, name) for module, name in reversed(places)}
     owners = [owner_of[id(value)] for value in owned.values()]

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
@@ -121,6 +122,8 @@ def read_file(path: str | os.PathLike[str], *kinds: str, near: Callable[..., Any
     device = next((p.device for p in near.parameters()), "cpu") if isinstance(near, nn.Module) else "cpu"
     file = io.BytesIO(Path(path).read_bytes())  # past this line no error is the disk's
     try:
+        if not _is_whole(file):
+            raise EOFError("a part is missing, or differs from its checksum")
         content = torch.load(file, weights_only=True, map_location=device)
     except pickle.UnpicklingError as error:
         named = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
@@ -141,6 +144,17 @@ def read_file(path: str | os.PathLike[str], *kinds: str, near: Callable[..., Any
             f"ppl-models is {older}. Read it with that one."
         )
     return content
+
+
+def _is_whole(file: io.BytesIO) -> bool:
+    """Whether all parts of a file by ``torch.save`` have their checksums; torch itself does not look at them."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except Exception:  # what a damaged archive raises, zipfile does not say
+        return False
+    finally:
+        file.seek(0)
 
 
 def _versions() -> dict[str, str]:
