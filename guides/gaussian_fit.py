@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -176,13 +176,18 @@ class Path:
     gradients: Tensor
     values: Tensor
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the climb ended by itself; else it was still rising when its steps were used up."""
+        return len(self.values) <= MAX_CLIMB
+
     def points(self, whitened: Tensor) -> Tensor:
         """Map coordinates :math:`v` to :math:`u`, ``(*, D)`` to ``(*, D)``."""
         return self.start + whitened @ self.directions.T
 
 
-def climb(density: Density, starts: Tensor, *, history: int) -> list[Path]:
-    """Climb a log density by L-BFGS from every start at which it and its gradient are finite.
+def climb(density: Density, starts: Tensor, *, history: int) -> Iterator[Path]:
+    """Climb a log density by L-BFGS from every start at which it and its gradient are finite, one after the other.
 
     Each climb is whitened by the curvature at its start, so that units and correlations do not slow it.
 
@@ -204,7 +209,7 @@ def climb(density: Density, starts: Tensor, *, history: int) -> list[Path]:
             "allow the data, and that no scale, rate or probability overflows at moderate values of the latents; or "
             "start elsewhere."
         )
-    return [_climb_from(density, start, history) for start in usable]
+    return (_climb_from(density, start, history) for start in usable)
 
 
 def _climb_from(density: Density, start: Tensor, history: int) -> Path:
@@ -214,21 +219,28 @@ def _climb_from(density: Density, start: Tensor, history: int) -> Path:
         [whitened], max_iter=1, max_eval=LINE_SEARCH, history_size=history, line_search_fn="strong_wolfe"
     )
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    before: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def evaluate(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        for known in before:  # a step begins where the line search before it ended
+            if torch.equal(known[0], at):
+                return known
+        value, gradient = density.value_and_gradient((start + directions @ at)[None])
+        return at, gradient[0] @ directions, value[0]
 
     def loss() -> Tensor:
-        at = whitened.detach().clone()
-        value, gradient = density.value_and_gradient((start + directions @ at)[None])
-        gradient = gradient[0] @ directions
-        seen.append((at, gradient, value[0]))
+        seen.append(evaluate(whitened.detach().clone()))
+        _, gradient, value = seen[-1]
         # torch's line search halves the step where the loss is infinite and the slope is not a number.
         whitened.grad = -gradient if value.isfinite() else torch.full_like(gradient, torch.nan)
-        return -value[0]
+        return -value
 
     path: list[tuple[Tensor, Tensor, Tensor]] = []
     rounding = torch.finfo(density.dtype).eps
     while len(path) <= MAX_CLIMB:
         optimiser.step(loss)
         path.append(seen[0])
+        before[:] = seen
         seen.clear()
         if not whitened.isfinite().all() or torch.equal(path[-1][0], whitened):
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,7 +28,8 @@ def laplace(log_density: Callable[[Tensor], Tensor], starts: Tensor) -> NormalAp
         m = \arg\max_u \log p(u), \quad L L^\top = |P|^{-1}, \quad P = -\nabla^2 \log p(m)
 
     L-BFGS climbs from each start; the highest point is polished by Newton steps :math:`|P|^{-1} \nabla \log p` with the
-    exact Hessian, the best of many step sizes each. Where :math:`P` is positive definite, :math:`|P| = P`; else
+    exact Hessian, the best of many step sizes each. A climb that does not end is polished at once: where that finds no
+    mode, the density is taken to have none. Where :math:`P` is positive definite, :math:`|P| = P`; else
     see :func:`~guides.gaussian_fit.inverse_factor`. A direction along which the log density falls far faster than its
     curvature says (which may be nothing but rounding) is shortened until it does not.
 
@@ -57,14 +59,27 @@ def laplace(log_density: Callable[[Tensor], Tensor], starts: Tensor) -> NormalAp
         conditions, since trials come in batches).
     """
     density = Density(log_density, starts.dtype)
-    highest = max(climb(density, starts, history=HISTORY), key=lambda path: float(path.values[-1]))
-    mode, directions = _polish(density, highest.points(highest.whitened[-1]))
+    highest, end = -math.inf, starts[0]
+    for path in climb(density, starts, history=HISTORY):
+        point, value = path.points(path.whitened[-1]), float(path.values[-1])
+        if not path.arrived:  # if it leads up without end, then no other start helps
+            point, _ = _mode(density, point)
+            value = float(density.value(point[None]))
+        if value > highest:
+            highest, end = value, point
+    mode, directions = _mode(density, end)
+    return NormalApproximation.along(mode, directions, starts.dtype)
+
+
+def _mode(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the mode above a point, ``(D,)``, and one standard deviation in each whitening direction, ``(D, D)``."""
+    mode, directions = _polish(density, point)
     directions = _shortened(density, mode, directions)
     value, gradient = density.value_and_gradient(mode[None])
     around = torch.cat([mode + directions.T, mode - directions.T])
     if (gradient @ directions).abs().max() > TOO_STEEP or (density.value(around) > value + RISE).any():
         raise _no_mode(value, mode)
-    return NormalApproximation.along(mode, directions, starts.dtype)
+    return mode, directions
 
 
 def _polish(density: Density, point: Tensor) -> tuple[Tensor, Tensor]:

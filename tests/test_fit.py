@@ -47,7 +47,7 @@ def fitted(x, *, guide=MeanFieldGuide, **options):
 
 
 def test_it_finds_the_maximum_likelihood_and_the_exact_posterior(x):
-    gaussian, guide, result = fitted(x, steps=2000, lr=0.05, schedule="cosine", objective=ELBO(num_particles=20))
+    gaussian, guide, result = fitted(x, steps=1000, lr=0.05, schedule="cosine", objective=ELBO(num_particles=50))
     offset, scale = gaussian.maximum_likelihood(x)
     posterior = gaussian.exact_posterior(x)
     torch.testing.assert_close(gaussian.scale.detach(), scale, rtol=1e-3, atol=0)
@@ -168,9 +168,10 @@ def test_every_epoch_is_a_new_order_of_all_rows():
 
 
 def test_minibatches_find_what_all_data_find(x):
-    full, *_ = fitted(x, steps=1500, lr=0.02, schedule="cosine", objective=ELBO(num_particles=10))
-    parts, guide, _ = fitted(x, steps=3000, lr=0.02, schedule="cosine", batch_size=50, objective=ELBO(num_particles=10))
-    torch.testing.assert_close(parts.scale.detach(), full.scale.detach(), rtol=0.02, atol=0)
+    # What all data find is the maximum likelihood, as above.
+    options = {"lr": 0.03, "schedule": "cosine", "objective": ELBO(num_particles=10)}
+    parts, guide, _ = fitted(x, steps=1200, batch_size=50, **options)
+    torch.testing.assert_close(parts.scale.detach(), parts.maximum_likelihood(x)[1], rtol=0.02, atol=0)
     # The posterior knows all N data: with N := B its scale would be twice as large.
     expected = parts.exact_posterior(x).stddev.detach()
     torch.testing.assert_close(guide.log_scale.exp().detach(), expected, rtol=0.1, atol=0)

@@ -439,8 +439,8 @@ def test_the_factor_inverts_what_is_positive_definite_and_mends_the_rest() -> No
 
 def test_a_climb_does_not_depend_on_the_units() -> None:
     units = torch.tensor([1e-4, 1e3])
-    ours = climb(Density(banana, torch.float64), torch.ones(1, 2), history=6)[0]
-    theirs = climb(Density(lambda u: banana(u / units), torch.float64), units[None], history=6)[0]
+    (ours,) = climb(Density(banana, torch.float64), torch.ones(1, 2), history=6)
+    (theirs,) = climb(Density(lambda u: banana(u / units), torch.float64), units[None], history=6)
     torch.testing.assert_close(theirs.values[:8], ours.values[:8])
 
 

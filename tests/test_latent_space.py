@@ -140,8 +140,11 @@ def test_bounds_of_minibatches_stay_below_the_evidence(family):
     exact = OffsetGaussian(20).log_evidence(x).item()
     base = FullRankGuide(model).setup(x, None, init="laplace")
     guide = family(model, base=base, num_steps=2, init_step_size=0.3).setup(x, None)
-    values = torch.stack([log_weights(model, guide, x, 4).values[0] for _ in range(800)]).detach()
-    assert values.mean() < exact + 5 * values.std() / math.sqrt(len(values))
+    with torch.no_grad(), pyro.validation_enabled(False):
+        values = torch.stack([log_weights(model, guide, x, 4).values[0] for _ in range(150)])
+    error = values.std() / math.sqrt(len(values))
+    assert error < 10
+    assert values.mean() < exact + 5 * error
 
 
 @pytest.mark.parametrize("family", [HamiltonianGuide, AnnealedGuide])

@@ -186,8 +186,8 @@ def test_operation(name):
     with jax.enable_x64(True):
         function = replay(Function(TABLE[name], weights), u)
         slopes_at = jax.vmap(jax.grad(lambda v: (weights.numpy() * function(v)).sum()))
-        pair = np.stack([u.numpy(), u.numpy()])
-        ours, batched, (slope, _) = function(u.numpy()), jax.vmap(function)(pair), slopes_at(pair)
+        together = jax.jit(lambda pair: (function(pair[0]), jax.vmap(function)(pair), slopes_at(pair)))
+        ours, batched, (slope, _) = together(np.stack([u.numpy(), u.numpy()]))
     precise = 1e-8 if name in ("digamma", "polygamma") else 1e-10  # the trigamma functions differ so much
     if name != "casts":  # the one that rounds on purpose
         torch.testing.assert_close(torch.tensor(np.asarray(slope)), gradient, rtol=precise, atol=precise)
@@ -256,7 +256,7 @@ def agrees(model, *args):
     points = torch.stack([target.draw(generator) for _ in range(5)])
     assert all(target.value_and_gradient(point)[0].isfinite() for point in points)
     with jax.enable_x64(True):
-        compare(target, jax.value_and_grad(replay(target, target.starts(1, generator)[0])), points)
+        compare(target, jax.jit(jax.value_and_grad(replay(target, target.starts(1, generator)[0]))), points)
 
 
 @pytest.mark.filterwarnings("ignore:Singular sample")  # torch says so of its Wishart draws
