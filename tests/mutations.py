@@ -42,6 +42,7 @@ PUBLISHED = "tests/test_published_flows.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
+ARVIZ = "tests/test_arviz.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -377,6 +378,18 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/stored.py", "own[name] != value", "False", SAVING),
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
+    # What ArviZ is given.
+    ("ppl_models/labels.py", "name not in taken |", "name not in set() |", ARVIZ),
+    ("ppl_models/labels.py", "name if lengths[name] == size else own[i]", "name", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "log_q = log_p - weights.values", "log_q = log_p + weights.values", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "            if _is_factor(site):\n", "            if False:\n", ARVIZ),
+    (
+        "ppl_models/diagnostics/draws.py",
+        "poutine.replay(poutine.uncondition(self.model), trace=guide_trace)",
+        "poutine.uncondition(self.model)",
+        ARVIZ,
+    ),
+    ("ppl_models/diagnostics/draws.py", "poutine.uncondition(self.model)).get", "self.model).get", ARVIZ),
 ]
 
 
