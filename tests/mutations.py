@@ -43,6 +43,7 @@ CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
 ARVIZ = "tests/test_arviz.py"
+CORRECTION = "tests/test_correction.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -390,6 +391,28 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         ARVIZ,
     ),
     ("ppl_models/diagnostics/draws.py", "poutine.uncondition(self.model)).get", "self.model).get", ARVIZ),
+    # Answers corrected by weights.
+    (
+        "ppl_models/diagnostics/correction.py",
+        "(weights * (values - mean)).square()",
+        "(weights * values).square()",
+        CORRECTION,
+    ),
+    ("ppl_models/diagnostics/correction.py", "weighted.standard_error.square() + choice", "choice", CORRECTION),
+    (
+        "ppl_models/diagnostics/correction.py",
+        "weighted.standard_error.square() + choice",
+        "weighted.standard_error.square()",
+        CORRECTION,
+    ),
+    ("ppl_models/diagnostics/correction.py", "self.k_hat > self.threshold", "self.k_hat > math.inf", CORRECTION),
+    ("ppl_models/diagnostics/correction.py", "1 - 1 / math.log10(num_samples)", "1.0", CORRECTION),
+    (
+        "ppl_models/diagnostics/correction.py",
+        "torch.multinomial(weights, ",
+        "torch.multinomial(torch.ones_like(weights), ",
+        CORRECTION,
+    ),
 ]
 
 

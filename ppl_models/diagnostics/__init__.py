@@ -1,7 +1,18 @@
 """Judging a fit."""
 
 from ppl_models.diagnostics.arviz_bridge import from_fit, to_arviz
+from ppl_models.diagnostics.correction import CorrectedPosterior, Expectation, Resampled, correct
 from ppl_models.diagnostics.importance import ImportanceNLL, importance_nll
 from ppl_models.diagnostics.psis import k_hat
 
-__all__ = ["ImportanceNLL", "from_fit", "importance_nll", "k_hat", "to_arviz"]
+__all__ = [
+    "CorrectedPosterior",
+    "Expectation",
+    "ImportanceNLL",
+    "Resampled",
+    "correct",
+    "from_fit",
+    "importance_nll",
+    "k_hat",
+    "to_arviz",
+]

@@ -43,10 +43,6 @@ def k_hat(log_weights: Tensor) -> Tensor:
     References:
         Aki Vehtari et al., Pareto Smoothed Importance Sampling, 2024, https://arxiv.org/abs/1507.02646, section 2.4.
     """
-    if len(log_weights) < MIN_DRAWS:
-        raise DataError(f"k_hat needs at least {MIN_DRAWS} draws; got {len(log_weights)}. Raise num_samples.")
-    if torch.isnan(log_weights).any() or (log_weights == torch.inf).any():
-        raise DataError("log_weights must be finite; got NaN or plus infinity. Has training diverged?")
     _, shapes = smooth(log_weights)
     return shapes
 
@@ -55,11 +51,18 @@ def smooth(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Replace the largest weights by the quantiles of a Pareto tail fitted to them, and normalise.
 
     Args:
-        log_weights: Shape ``(S, *plates)``, S at least 25, neither NaN nor plus infinity.
+        log_weights: Shape ``(S, *plates)``, S at least 25.
 
     Returns:
         The logs of weights ``(S, *plates)`` that sum to 1 over S, and the tails' shapes, ``(*plates,)``.
+
+    Raises:
+        DataError: As :func:`k_hat`.
     """
+    if len(log_weights) < MIN_DRAWS:
+        raise DataError(f"k_hat needs at least {MIN_DRAWS} draws; got {len(log_weights)}. Raise num_samples.")
+    if torch.isnan(log_weights).any() or (log_weights == torch.inf).any():
+        raise DataError("log_weights must be finite; got NaN or plus infinity. Has training diverged?")
     draws_last = log_weights.detach().double().cpu().reshape(len(log_weights), -1).T
     span = draws_last.amax(1) - draws_last.amin(1)
     shapes = torch.full((len(draws_last),), -torch.inf, dtype=torch.float64)
