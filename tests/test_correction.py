@@ -50,10 +50,11 @@ def test_expectations_are_exact_and_their_errors_are_the_spread_of_repeats(repea
         assert (scores.std(0) - 1).abs().max() < 5 / (2 * SEEDS) ** 0.5
 
 
-def test_resampled_draws_are_exact_and_their_errors_are_the_spread_of_repeats(repeats):
+@pytest.mark.parametrize("num", [60, 4000], ids=["choice decides", "weights decide"])
+def test_resampled_draws_are_exact_and_their_errors_are_the_spread_of_repeats(repeats, num):
     posterior, runs = repeats
-    drawn = [run.resample(60, seed=seed) for seed, run in enumerate(runs)]
-    assert drawn[0].latents["z"].shape == (60, 2)
+    drawn = [run.resample(num, seed=seed) for seed, run in enumerate(runs)]
+    assert drawn[0].latents["z"].shape == (num, 2)
     scores = z_scores([each.expectation(lambda draws: draws["z"]) for each in drawn], posterior.mean)
     assert scores.mean(0).abs().max() < 4 / SEEDS**0.5
     assert (scores.std(0) - 1).abs().max() < 5 / (2 * SEEDS) ** 0.5
