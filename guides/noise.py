@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
+import torch.distributions as law  # Pyro's are subclasses of these
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
@@ -142,18 +143,18 @@ def _made_from(fn: Any, noise: Callable[[torch.Size, int, Tensor], Tensor], even
         noise: Gives noise of a shape, of whose dimensions some are the event's.
         event_dim: How many of the law's batch dimensions belong to an event around it.
     """
-    if isinstance(fn, dist.Normal):
+    if isinstance(fn, law.Normal):
         return fn.loc + fn.scale * noise(fn.batch_shape, event_dim, fn.loc)
-    if isinstance(fn, dist.MultivariateNormal):
+    if isinstance(fn, law.MultivariateNormal):
         own = noise(fn.batch_shape + fn.event_shape, event_dim + 1, fn.loc)
         return fn.loc + (fn.scale_tril @ own[..., None])[..., 0]
-    if isinstance(fn, dist.LowRankMultivariateNormal):
+    if isinstance(fn, law.LowRankMultivariateNormal):
         shared = noise(fn.batch_shape + fn.cov_factor.shape[-1:], event_dim + 1, fn.loc)
         own = noise(fn.batch_shape + fn.event_shape, event_dim + 1, fn.loc)
         return fn.loc + (fn.cov_factor @ shared[..., None])[..., 0] + fn.cov_diag.sqrt() * own
-    if isinstance(fn, dist.Independent | dist.MaskedDistribution):
+    if isinstance(fn, law.Independent | dist.MaskedDistribution):
         return _made_from(fn.base_dist, noise, event_dim + len(fn.base_dist.batch_shape) - len(fn.batch_shape))
-    if isinstance(fn, dist.TransformedDistribution):
+    if isinstance(fn, law.TransformedDistribution):
         inner = event_dim + len(fn.base_dist.batch_shape) - len(fn.batch_shape)
         value = _made_from(fn.base_dist, noise, inner)
         for transform in fn.transforms if value is not None else ():
@@ -163,7 +164,7 @@ def _made_from(fn: Any, noise: Callable[[torch.Size, int, Tensor], Tensor], even
 
 
 def _is_point(fn: Any) -> bool:
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+    while isinstance(fn, law.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return isinstance(fn, dist.Delta)
 

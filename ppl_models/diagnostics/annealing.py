@@ -12,7 +12,7 @@ from torch import Tensor
 from guides.errors import DataError, ModelError
 from guides.leapfrog import leapfrog
 
-__all__ = ["Annealed", "Moves", "Schedule", "Space", "adapt", "anneal", "reverse", "sigmoid_schedule"]
+__all__ = ["Annealed", "Moves", "Points", "Schedule", "Space", "adapt", "anneal", "reverse", "sigmoid_schedule"]
 
 #: The acceptance rate that step sizes are adapted to: between 0.6 and 0.9 the cost is flat (Betancourt, Byrne,
 #: Girolami, Optimizing the integrator step size for Hamiltonian Monte Carlo, 2014, https://arxiv.org/abs/1411.6669).
@@ -33,6 +33,7 @@ class Space(Protocol):
     r"""A log-weight over standard normal noise: of :math:`N(e; 0, I) w(e)^\beta`, what a path is made of."""
 
     plates_shape: torch.Size
+    device: torch.device
 
     @property
     def dim(self) -> int:
@@ -46,7 +47,7 @@ class Space(Protocol):
 
 
 @dataclass(frozen=True)
-class _Points:
+class Points:
     """Noise ``(S, *plates, M)``, its log-weights ``(S, *plates)`` and their gradients."""
 
     noise: Tensor
@@ -54,7 +55,8 @@ class _Points:
     slope: Tensor
 
     @classmethod
-    def at(cls, space: Space, noise: Tensor) -> _Points:
+    def at(cls, space: Space, noise: Tensor) -> Points:
+        """Evaluate a space at noise."""
         with torch.inference_mode(False), torch.enable_grad():
             noise = noise.detach().requires_grad_()
             value = space.log_weight(noise)
@@ -64,20 +66,21 @@ class _Points:
         return cls(noise.detach(), value, slope.double())
 
     def log_density(self, beta: Tensor) -> Tensor:
+        """That on the path, ``(S, *plates)``, up to a constant."""
         return -0.5 * self.noise.square().sum(-1) + beta * self.log_weight
 
-    def where(self, chosen: Tensor, others: _Points) -> _Points:
+    def where(self, chosen: Tensor, others: Points) -> Points:
         """These where ``chosen``, and the others elsewhere."""
-        return _Points(
+        return Points(
             torch.where(chosen[..., None], self.noise, others.noise),
             torch.where(chosen, self.log_weight, others.log_weight),
             torch.where(chosen[..., None], self.slope, others.slope),
         )
 
-    def take(self, rows: Tensor) -> _Points:
+    def take(self, rows: Tensor) -> Points:
         """Rows ``(S, *plates)`` of each datum's own."""
         wide = rows[..., None].expand_as(self.noise)
-        return _Points(self.noise.gather(0, wide), self.log_weight.gather(0, rows), self.slope.gather(0, wide))
+        return Points(self.noise.gather(0, wide), self.log_weight.gather(0, rows), self.slope.gather(0, wide))
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,11 @@ class Moves:
 
     @property
     def largest_step(self) -> float:
-        """In standard deviations: with it a trajectory is a quarter of a normal law's period; longer, it would come back."""
+        """In standard deviations: a trajectory of a quarter of a normal law's period; a longer one would come back."""
         return math.pi / (2 * self.num_leapfrog)
 
-    def __call__(self, points: _Points, beta: Tensor, step_size: Tensor) -> tuple[_Points, Tensor]:
-        """Move once, by steps ``(*plates, M)``; returns also the probability with which each move is accepted, ``(S, *plates)``."""
+    def __call__(self, points: Points, beta: Tensor, step_size: Tensor) -> tuple[Points, Tensor]:
+        """Move once, by steps ``(*plates, M)``; also gives each move's probability of acceptance, ``(S, *plates)``."""
         momentum = torch.randn_like(points.noise)
         jitter = 0.75 + 0.5 * torch.rand_like(points.log_weight)
         size, weight = step_size * jitter[..., None], beta[..., None]
@@ -135,7 +138,7 @@ class Moves:
 
         def force_at(noise: Tensor) -> Tensor:
             nonlocal new
-            new = _Points.at(self.space, noise)
+            new = Points.at(self.space, noise)
             return weight * new.slope - noise
 
         position, force = points.noise, weight * points.slope - points.noise
@@ -151,7 +154,7 @@ def sigmoid_schedule(num: int, space: Space) -> Tensor:
 
     .. math:: \beta_t \propto \mathrm{sigmoid}\big(\delta (2 t / T - 1)\big) - \mathrm{sigmoid}(-\delta)
     """
-    values = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, num + 1, dtype=torch.float64))
+    values = torch.sigmoid(STEEPNESS * torch.linspace(-1, 1, num + 1, dtype=torch.float64, device=space.device))
     betas = (values - values[0]) / (values[-1] - values[0])
     betas[-1] = 1.0
     return betas.reshape(-1, *[1] * len(space.plates_shape)).expand(-1, *space.plates_shape)
@@ -173,9 +176,10 @@ def adapt(moves: Moves, betas: Tensor | None, num_chains: int) -> Schedule:
     """
     points = _start(moves.space, num_chains)
     shape = moves.space.plates_shape
-    log_size = torch.full(shape, math.log(moves.largest_step), dtype=torch.float64)
+    log_size = points.noise.new_full(shape, math.log(moves.largest_step))
     spread = torch.ones_like(points.noise[0])
-    found, sizes = [torch.zeros(shape, dtype=torch.float64)], []
+    found: list[Tensor] = [torch.zeros_like(log_size)]
+    sizes: list[Tensor] = []
     while bool((found[-1] < 1).any()):
         beta = _next_beta(points.log_weight, found[-1]) if betas is None else betas[len(found)]
         if betas is None and len(found) > MOST_TEMPERATURES:
@@ -246,7 +250,7 @@ def reverse(
         Log upper bounds from each batch, ``(G, *plates)``.
     """
     total = num_batches * num_chains
-    points = _Points.at(moves.space, noise[torch.arange(total) % len(noise)])
+    points = Points.at(moves.space, noise[torch.arange(total) % len(noise)])
     if not points.log_weight.isfinite().all():
         raise DataError("posterior must hold draws that the model holds possible; got some of density zero.")
     for _ in range(num_moves):
@@ -260,8 +264,8 @@ def reverse(
     return math.log(num_chains) - inverse.logsumexp(1)
 
 
-def _start(space: Space, num: int) -> _Points:
-    points = _Points.at(space, space.draw(num))
+def _start(space: Space, num: int) -> Points:
+    points = Points.at(space, space.draw(num))
     if (points.log_weight == math.inf).any() or (points.log_weight == -math.inf).all(0).any():
         raise DataError(
             "log-weights of the guide's draws must be finite; got infinite ones or NaN. Train it, or its model."
@@ -290,16 +294,16 @@ def _systematic(log_weight: Tensor) -> Tensor:
     weights = log_weight.movedim(1, -1).softmax(-1)
     edges = weights.cumsum(-1)
     num = weights.shape[-1]
-    places = (torch.arange(num, dtype=weights.dtype) + torch.rand(*weights.shape[:-1], 1, dtype=weights.dtype)) / num
+    places = (torch.arange(num).to(weights) + torch.rand_like(weights[..., :1])) / num
     return torch.searchsorted(edges, places).clamp(max=num - 1).movedim(-1, 1)
 
 
-def _resampled(points: _Points, log_weight: Tensor) -> tuple[_Points, Tensor]:
+def _resampled(points: Points, log_weight: Tensor) -> tuple[Points, Tensor]:
     """Draw the chains of each batch anew where fewer than half are effective."""
     batches, num = log_weight.shape[:2]
     poor = (2 * log_weight).logsumexp(1) > math.log(2 / num)
-    stay = torch.arange(num).reshape(1, num, *[1] * (log_weight.dim() - 2)).expand_as(log_weight)
+    stay = torch.arange(num, device=poor.device).reshape(1, num, *[1] * (log_weight.dim() - 2)).expand_as(log_weight)
     chosen = torch.where(poor[:, None], _systematic(log_weight), stay)
-    first = (num * torch.arange(batches)).reshape(batches, *[1] * (log_weight.dim() - 1))
+    first = (num * torch.arange(batches, device=poor.device)).reshape(batches, *[1] * (log_weight.dim() - 1))
     even = torch.full_like(log_weight, -math.log(num))
     return points.take((first + chosen).flatten(0, 1)), torch.where(poor[:, None], even, log_weight)

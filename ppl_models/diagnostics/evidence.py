@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from guides import Guide
 from guides.errors import DataError, ModelError, OptionError, choose, positive, whole_number
 from ppl_models.diagnostics.annealing import Annealed, Moves, adapt, anneal, reverse, sigmoid_schedule
-from ppl_models.diagnostics.draws import Drawing, SiteShape
+from ppl_models.diagnostics.draws import Drawing, Draws, SiteShape
 from ppl_models.diagnostics.noise_space import NoiseSpace
 from ppl_models.diagnostics.normal_space import NormalSpace
 from ppl_models.diagnostics.parts import parts_of
 from ppl_models.reference import nuts
 from ppl_models.reference.float64 import in_float64
-from ppl_models.training.batches import check_finite, take_rows
+from ppl_models.training.batches import check_finite
 from ppl_models.training.modes import evaluating
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ class Bound:
 
 @dataclass(frozen=True)
 class Evidence:
-    r"""What :func:`evidence` found: :math:`\mathrm{ELBO} \le \mathrm{IWAE}_K \le \mathrm{annealed} \le \log p(x) \le`
-    upper, in expectation.
+    r"""What :func:`evidence` found.
+
+    In expectation ``elbo``, ``iwae`` and ``annealed`` are below :math:`\log p(x)`, and ``upper`` is above it.
 
     Args:
         elbo: The mean log-weight of the guide's draws.
@@ -100,10 +101,10 @@ class Evidence:
 
     @cached_property
     def interval(self) -> tuple[Tensor, Tensor]:
-        r"""Where :math:`\log p(x)` lies, ``(*plates,)`` each: from the lower end of ``annealed`` to the upper of ``upper``.
+        r"""Where :math:`\log p(x)` lies: the lower end of ``annealed`` and the upper end of ``upper``, ``(*plates,)``.
 
-        Each end holds with the level's probability, and more, since the bounds themselves err to the safe side. Without
-        an upper bound the second is infinite.
+        It lies between them with at least the level's probability, for the bounds themselves err to the safe side.
+        Without an upper bound the second is infinite.
         """
         return self._interval(self.annealed, self.upper)
 
@@ -120,7 +121,7 @@ class Evidence:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per bound, in nats per datum: ``mean``, ``standard_error``, and the interval's ``low`` and ``high``."""
+        """One row per bound, in nats per datum: ``mean``, ``standard_error``, ``low`` and ``high`` of its interval."""
         import pandas as pd
 
         rows = {}
@@ -307,41 +308,40 @@ def _bounds(
     if len(space.plates_shape) > 1:
         raise ModelError("an upper bound needs data in one plate; got a model with several that are independent.")
     drawing = Drawing(model, guide, args, max_batch=how.max_batch, vectorize_particles=vectorized, caller="evidence")
-    latents = drawing.posterior(MOMENT_DRAWS).latents
-    normal = NormalSpace(model, args, latents, amortised=len(space.plates_shape) == 1, vectorize_particles=vectorized)
-    values = _posterior_draws(posterior, latents, drawing.shapes, rows)
+    drawn = drawing.posterior(MOMENT_DRAWS)
+    normal = NormalSpace(
+        model, args, drawn.latents, amortised=len(space.plates_shape) == 1, vectorize_particles=vectorized
+    )
+    values = _posterior_draws(posterior, drawn, drawing.shapes, rows)
     moves = Moves(normal, how.num_leapfrog)
     schedule = adapt(moves, betas, ADAPTING_CHAINS)
     return lower, reverse(moves, schedule, normal.noise_of(values), *size, num_moves=MIXING_MOVES)
 
 
 def _posterior_draws(
-    posterior: Mapping[str, Any], latents: Mapping[str, Tensor], shapes: Mapping[str, SiteShape], rows: slice | None
+    posterior: Mapping[str, Any], drawn: Draws, shapes: Mapping[str, SiteShape], rows: slice | None
 ) -> dict[str, Tensor]:
     """The draws given, ``(R, *batch, *event)`` each, of some of the data."""
     chains = _is_chains(posterior)
     source = posterior["posterior"] if chains else posterior
-    if source.keys() != latents.keys():
-        raise DataError(f"posterior must hold values of {sorted(latents)}; got {sorted(source.keys())}.")
+    if set(source) != drawn.latents.keys():
+        raise DataError(f"posterior must hold values of {sorted(drawn.latents)}; got {sorted(map(str, source))}.")
     found = {}
-    for name, drawn in latents.items():
+    for name, like in drawn.latents.items():
         value = torch.tensor(source[name].values).flatten(0, 1) if chains else torch.as_tensor(source[name])
-        value = value if value.dim() == drawn.dim() else value[None]
-        if rows is not None:
-            shape = shapes[name]
-            (plate,) = shape.plates  # all latents of independent data stand in their plate
-            value = take_rows((value.movedim(value.dim() - shape.event_dim + plate, 0),), rows)[0]
-            value = value.movedim(0, value.dim() - shape.event_dim + plate)
-        if value.shape[1:] != drawn.shape[1:]:
-            raise DataError(
-                f"posterior[{name!r}] must hold draws of shape {tuple(drawn.shape[1:])}; got {tuple(value.shape[1:])}."
-            )
-        found[name] = value.to(drawn)
+        value = value if value.dim() == like.dim() else value[None]
+        if rows is not None and value.dim() == like.dim():
+            (dim,) = (dim for dim, plate in shapes[name].plates.items() if plate == drawn.independent[0])
+            place = value.dim() - shapes[name].event_dim + dim
+            value = value.movedim(place, 0)[rows].movedim(0, place)
+        if value.shape[1:] != like.shape[1:]:
+            own, got = tuple(like.shape[1:]), tuple(value.shape[1:])
+            raise DataError(f"posterior[{name!r}] must hold draws of shape {own}; got {got}.")
+        found[name] = value.to(like.device, torch.float64)
     sizes = {len(value) for value in found.values()}
     if len(sizes) > 1:
         raise DataError(f"posterior must hold as many draws of each site; got {sorted(sizes)}.")
-    # Draws of chains are taken as far apart as they can be.
-    order = torch.randperm(sizes.pop())
+    order = torch.randperm(sizes.pop())  # no batch of chains starts from one stretch of a Markov chain
     return {name: value[order] for name, value in found.items()}
 
 

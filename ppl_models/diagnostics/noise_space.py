@@ -34,7 +34,9 @@ class _Part:
 
 
 class NoiseSpace:
-    r"""Present a guide's log-weight as a function of standard normal noise: :math:`\log w(e) = \log p(x, z(e)) - \log q`.
+    r"""Present a guide's log-weight as a function of the standard normal noise behind its draws.
+
+    .. math:: \log w(e) = \log p(x, z(e)) - \log q(z(e))
 
     Whatever the guide, its contract says that the mean of w(e) over :math:`e \sim N(0, I)` is the evidence; and so
     :math:`N(e; 0, I)\, w(e)` is a density that integrates to it, and a path leads there from the guide's own draws. Of
@@ -63,6 +65,7 @@ class NoiseSpace:
         #: The sizes of the independent plates.
         self.plates_shape = weights.values.shape[1:]
         names = [tape.names[dim] for dim in weights.depths if tape.names[dim] != PARTICLES]
+        self.device = weights.values.device
         self._parts: list[_Part] = []
         for noise, plates in zip(tape.noise, tape.plates, strict=True):
             if self.nesting is not None:
@@ -73,7 +76,7 @@ class NoiseSpace:
             self._parts.append(_Part(list(noise.shape), homes, slice(self.dim, self.dim + size)))
         if not self.dim:
             raise ModelError(
-                f"the guide's draws must be made from standard normal noise; {type(guide).__name__} always draws the same."
+                f"the guide's draws must be made from standard normal noise; {type(guide).__name__} draws without any."
             )
 
     @property
@@ -83,7 +86,7 @@ class NoiseSpace:
 
     def draw(self, num: int) -> Tensor:
         """Draw noise, ``(num, *plates, M)``: its weights are then those of the guide's own draws."""
-        return torch.randn(num, *self.plates_shape, self.dim, dtype=torch.float64)
+        return torch.randn(num, *self.plates_shape, self.dim, dtype=torch.float64, device=self.device)
 
     def log_weight(self, noise: Tensor) -> Tensor:
         """Compute the log-weights ``(S, *plates)`` at noise ``(S, *plates, M)``, S at least 2, with their graph."""

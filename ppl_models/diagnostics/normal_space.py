@@ -56,6 +56,7 @@ class NormalSpace:
         vectors = self.space.unconstrain(latents).double()
         #: The sizes of the independent plates.
         self.plates_shape = vectors.shape[1:-1]
+        self.device = vectors.device
         self.loc = vectors.mean(0)
         centred = (vectors - self.loc).movedim(0, -2)  # (*plates, S, D)
         scale = centred.square().mean(-2).sqrt()
@@ -74,7 +75,7 @@ class NormalSpace:
 
     def draw(self, num: int) -> Tensor:
         """Draw noise, ``(num, *plates, D)``."""
-        return torch.randn(num, *self.plates_shape, self.dim, dtype=torch.float64)
+        return torch.randn(num, *self.plates_shape, self.dim, dtype=torch.float64, device=self.device)
 
     def noise_of(self, latents: Mapping[str, Tensor]) -> Tensor:
         """The noise ``(R, *plates, D)`` that values of the sites, ``(R, *batch, *event)`` each, are made from."""
