@@ -14,11 +14,12 @@ from pyro.infer import autoguide
 from guides import DataError, MeanFieldGuide, ModelError, OptionError
 from guides.noise import NoiseTape
 from ppl_models import VAE, OffsetGaussian
-from ppl_models.diagnostics import evidence, to_arviz
+from ppl_models.diagnostics import Bound, evidence
 from ppl_models.diagnostics.annealing import Moves, Points, Schedule, adapt, anneal, reverse, sigmoid_schedule
 from ppl_models.diagnostics.noise_space import NoiseSpace
 from ppl_models.diagnostics.normal_space import NormalSpace
 from ppl_models.networks import MLPDecoder
+from ppl_models.reference import nuts
 from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
 from tests.contract.registry import GUIDES, wide
 
@@ -229,7 +230,7 @@ def test_adaptive_temperatures_keep_the_draws_effective():
 # ----------------------------------------------------------------------------------------------------------- the answer
 
 
-@pytest.mark.parametrize("name", ["mean_field", "planar", "hamiltonian"])
+@pytest.mark.parametrize("name", ["mean_field", "hamiltonian"])
 def test_the_exact_evidence_lies_between_both_sides_of_data_with_latents_of_their_own(name):
     problem = AMORTISED["linear_vae"]()
     guide = GUIDES[name](problem.model, problem.encoder)
@@ -252,7 +253,7 @@ def test_the_exact_evidence_lies_between_both_sides_of_data_with_latents_of_thei
 
 
 def test_every_seeded_interval_of_a_shared_latent_holds_the_exact_evidence():
-    for seed in range(6):
+    for seed in range(4):
         gaussian = OffsetGaussian(5, scale=0.8).requires_grad_(False)
         torch.manual_seed(seed)
         truth = torch.randn(5)
@@ -264,17 +265,18 @@ def test_every_seeded_interval_of_a_shared_latent_holds_the_exact_evidence():
         assert high - low < 0.5 * (exact - found.elbo.mean)
 
 
-def test_sequential_monte_carlo_and_chains_of_another_sampler():
-    problem = GLOBAL["groups"]()
+def test_sequential_monte_carlo_and_an_upper_side_from_chains():
+    problem = GLOBAL["gamma_poisson"]()
     guide = wide(problem.model, None).setup(*problem.args)
-    chains = to_arviz(problem.model, guide, *problem.args, num_samples=50, prior=False, predictive=False)
+    options = {"num_warmup": 100, "num_samples": 200, "num_chains": 1, "backend": "pyro", "progress": False}
+    chains = nuts(problem.model, *problem.args, **options)
     found = evidence(problem.model, guide, *problem.args, posterior=chains, method="smc", seed=0, **SMALL)
     assert not found.exact
     assert "(upper side approximate)" in repr(found)
-    assert found.interval[0] < problem.log_evidence
-    assert found.annealed.mean == pytest.approx(
-        problem.log_evidence.item(), abs=5 * found.annealed.standard_error.item()
-    )
+    low, high = found.interval
+    assert low < problem.log_evidence < high
+    error = found.annealed.standard_error.item()
+    assert found.annealed.mean == pytest.approx(problem.log_evidence.item(), abs=5 * error)
     assert list(found.table.index) == ["elbo", "iwae", "annealed", "upper"]
     assert found.table.loc["elbo", "mean"] == pytest.approx(found.elbo.mean.item())
 
@@ -289,6 +291,8 @@ def test_an_exact_guide_has_no_gap_but_its_rounding():
     low, high = found.interval
     assert low <= gaussian.log_evidence(x) <= high
     assert found.annealed.ends(0.99)[1] - low < 1e-6
+    low, high = Bound(torch.full((4,), 1e6)).ends(0.99)  # no spread at all
+    assert (high - low).item() == pytest.approx(2e-6, rel=1e-3)
 
 
 def test_models_of_any_precision_are_computed_in_float64():
