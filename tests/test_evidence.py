@@ -327,6 +327,9 @@ def test_data_come_in_parts_and_a_seed_fixes_all():
     low, high = first.interval
     assert ((low < problem.log_evidence) & (first.acceptance > 0.5)).all()
     assert high.shape == (4,)
+    truth["z"][3] = math.inf  # each part is given its own rows
+    with pytest.raises(DataError, match="draws that the model holds possible"):
+        evidence(problem.model, guide, *problem.args, posterior=truth, max_batch=100, **SMALL)
 
 
 @pytest.mark.parametrize(
