@@ -175,6 +175,8 @@ def evidence(
     not know which noise a given z is made from, they go to the normal law with the mean and covariance of the guide's
     draws over the unconstrained latents; any path gives a bound. It is as good as the draws: exact ones for simulated
     data, whose latents are known, or for posteriors in closed form; and an approximation where they come from chains.
+    Each chain first moves ten times on the posterior itself: chains that start from one draw are exact, but the error
+    bars take them for independent, which they are as far as these moves forget where they began.
 
     Step sizes are adapted to each datum and temperature by other chains, whose draws are then dropped, so that all
     estimates are unbiased as they stand. G batches of K chains give G independent estimates of each bound, and these
