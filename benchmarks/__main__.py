@@ -8,7 +8,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets, toy, training
+from benchmarks import (
+    compiled,
+    convergence,
+    cost,
+    evidence,
+    gaussian,
+    posteriors,
+    study,
+    targets,
+    toy,
+    training,
+    two_sided,
+)
 
 PARTS = {
     "evidence": evidence.contract,
@@ -18,6 +30,7 @@ PARTS = {
     "targets": targets.targets,
     "posteriors": posteriors.posteriors,
     "regressions": posteriors.regressions,
+    "two-sided": two_sided.two_sided,
     "convergence": convergence.convergence,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,

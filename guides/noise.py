@@ -1,20 +1,22 @@
-"""Noise that is a part of the noise of a whole."""
+"""Noise that is a part of the noise of a whole, and noise that is recorded and given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
+import torch.distributions as law  # Pyro's are subclasses of these
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from guides.errors import ModelError
 from guides.plates import depth
 
-__all__ = ["Share", "is_point", "standard_normal"]
+__all__ = ["NoiseTape", "Share", "is_point", "standard_normal"]
 
 
 class Share(Messenger):
@@ -72,9 +74,109 @@ class Share(Messenger):
 
 def is_point(fn: Any) -> bool:
     """Whether a law has one value, so that nothing is drawn."""
-    while isinstance(fn, dist.Independent):
+    while isinstance(fn, law.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return isinstance(fn, dist.Delta)
+
+
+class NoiseTape(Messenger):
+    """Record the standard normal noise that a guide's draws are made from, or give it.
+
+    For guides of this library, and for those of others whose sites are functions of normal noise: normal laws of any
+    covariance, and transformed ones. Stands outside the plates; of a model that is run on what the guide drew, it sees
+    nothing new.
+
+    Args:
+        noise: What to give, in the order in which it is asked for; recorded noise is drawn if not given.
+
+    Raises:
+        ModelError: In a run, if a site is made from no such noise.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def guide():
+        ...     return pyro.sample("z", dist.LogNormal(1.0, 0.5))
+        >>> tape = NoiseTape()
+        >>> with tape:
+        ...     z = guide()
+        >>> bool(torch.isclose(z, (1 + 0.5 * tape.noise[0]).exp()))
+        True
+        >>> with NoiseTape([torch.zeros(())]):
+        ...     guide()
+        tensor(2.7183)
+    """
+
+    def __init__(self, noise: Sequence[Tensor] | None = None) -> None:
+        super().__init__()
+        self._given = noise
+        #: The noise of the last run.
+        self.noise: list[Tensor] = []
+        #: Whose members each of its dimensions counts, by name; ``None`` for dimensions of no plate.
+        self.plates: list[list[str | None]] = []
+        #: The names of the plates by the position of their dimension, counted from the right, from 1.
+        self.names: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        self.noise, self.plates, self.names = [], [], {}
+        super().__enter__()
+        return self
+
+    def take(self, draw: Callable[[], Tensor], plates: Sequence[str | None]) -> Tensor:
+        """The next noise: what is given, or else what is drawn."""
+        noise = draw() if self._given is None else self._given[len(self.noise)]
+        self.noise.append(noise)
+        self.plates.append(list(plates))
+        return noise
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        frames = {depth(frame): frame.name for frame in msg["cond_indep_stack"] if frame.vectorized}
+        self.names |= frames
+        if msg["done"] or msg["is_observed"]:
+            return
+
+        def noise(shape: torch.Size, event_dim: int, like: Tensor) -> Tensor:
+            plates = [frames.get(dim - event_dim) for dim in range(len(shape), 0, -1)]
+            return self.take(lambda: torch.randn(shape, dtype=like.dtype, device=like.device), plates)
+
+        value = _made_from(msg["fn"], noise, 0)
+        if value is None and not is_point(msg["fn"]):
+            raise ModelError(
+                f"the guide's draws must be made from standard normal noise; got site {msg['name']!r} "
+                f"({type(msg['fn']).__name__}). Guides of this library are, and sites with normal, log-normal and "
+                "transformed normal laws."
+            )
+        if value is not None:
+            msg["value"], msg["done"] = value, True
+
+
+def _made_from(fn: Any, noise: Callable[[torch.Size, int, Tensor], Tensor], event_dim: int) -> Tensor | None:
+    """The value of a law as a function of standard normal noise; ``None`` if it is none.
+
+    Args:
+        fn: The law.
+        noise: Gives noise of a shape, of whose dimensions some are the event's.
+        event_dim: How many of the law's batch dimensions belong to an event around it.
+    """
+    if isinstance(fn, law.Normal):
+        return fn.loc + fn.scale * noise(fn.batch_shape, event_dim, fn.loc)
+    if isinstance(fn, law.MultivariateNormal):
+        own = noise(fn.batch_shape + fn.event_shape, event_dim + 1, fn.loc)
+        return fn.loc + (fn.scale_tril @ own[..., None])[..., 0]
+    if isinstance(fn, law.LowRankMultivariateNormal):
+        shared = noise(fn.batch_shape + fn.cov_factor.shape[-1:], event_dim + 1, fn.loc)
+        own = noise(fn.batch_shape + fn.event_shape, event_dim + 1, fn.loc)
+        return fn.loc + (fn.cov_factor @ shared[..., None])[..., 0] + fn.cov_diag.sqrt() * own
+    if isinstance(fn, law.Independent | dist.MaskedDistribution):
+        return _made_from(fn.base_dist, noise, event_dim + len(fn.base_dist.batch_shape) - len(fn.batch_shape))
+    if isinstance(fn, law.TransformedDistribution):
+        inner = event_dim + len(fn.base_dist.batch_shape) - len(fn.batch_shape)
+        value = _made_from(fn.base_dist, noise, inner)
+        for transform in fn.transforms if value is not None else ():
+            value = transform(value)
+        return value
+    return None
 
 
 def standard_normal(
@@ -93,4 +195,9 @@ def standard_normal(
         if isinstance(share, Share) and share.plate in plates:
             dim = plates.index(share.plate)
             whole[dim], part[dim] = share.size, slice(share.start, share.start + shape[dim])
-    return torch.randn(whole, dtype=dtype, device=device)[tuple(part)]
+
+    def draw() -> Tensor:
+        return torch.randn(whole, dtype=dtype, device=device)[tuple(part)]
+
+    tapes = [handler for handler in _PYRO_STACK if isinstance(handler, NoiseTape)]
+    return tapes[-1].take(draw, plates) if tapes else draw()

@@ -20,13 +20,13 @@ from guides import Guide, HamiltonianGuide, MeanFieldGuide
 from guides.errors import OptionError, choose, whole_number
 from ppl_models.datasets import ImageData, binarise, digits, mnist
 from ppl_models.datasets.seeded import seeded_generator
-from ppl_models.diagnostics import importance_nll
+from ppl_models.diagnostics import importance_nll, to_arviz
 from ppl_models.figures import reconstructions, samples, training_curves
 from ppl_models.files import atomic_path
+from ppl_models.labels import contain
 from ppl_models.networks import MLPDecoder, MLPEncoder
-from ppl_models.objectives import ELBO, IWAE, Objective, log_weights
+from ppl_models.objectives import ELBO, IWAE, Objective
 from ppl_models.training import FitResult, fit
-from ppl_models.training.modes import evaluating
 from ppl_models.vae import VAE
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def run_demo(
         log.info("writing to %s", folder)
         draws = [_draw_posterior(each, test[:_POSTERIOR_IMAGES], seed=seed) for each in fitted]
         figures = _figures(fitted, draws, images, seed=seed)
-        posterior = _inference_data(fitted, draws, test[:_POSTERIOR_IMAGES])
+        posterior = _inference_data(fitted, draws)
     posterior.attrs |= {"data": data, "seed": seed, "steps": steps, "ppl_models_version": package_version()}
     files = [_write(folder / f"{name}.png", figure.savefig) for name, figure in figures.items()]
     files.append(_write(folder / "posterior.nc", lambda path: posterior.to_netcdf(str(path), engine="h5netcdf")))
@@ -373,56 +373,44 @@ def _judge(fitted: Fitted, train: Tensor, test: Tensor, *, seed: int) -> Row:
     )
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Latents ``(S, N, L)`` from a guide, and per latent its log-weight and the log-likelihood, ``(S, N)``."""
-
-    z: Tensor
-    log_weight: Tensor
-    log_likelihood: Tensor
-
-
-@torch.no_grad()
-def _draw_posterior(fitted: Fitted, x: Tensor, *, seed: int) -> _Draws:
-    drawn: dict[str, Tensor] = {}
-
-    def remembering_guide(x: Tensor) -> None:
-        drawn.update(fitted.guide(x))
-
-    with torch.random.fork_rng(), evaluating(fitted.vae, fitted.guide):
-        torch.manual_seed(seed)
-        # With the nesting given, there is one run of the guide, so that draws and weights belong together.
-        weights = log_weights(fitted.vae, remembering_guide, x, num_particles=_CHAINS * _DRAWS, max_plate_nesting=1)
-        return _Draws(drawn["z"], weights.values, fitted.vae.decode(drawn["z"]).log_prob(x))
-
-
-def _inference_data(fitted: list[Fitted], draws: list[_Draws], x: Tensor) -> az.InferenceData:
-    """Everything drawn, labelled; a guide's draws are independent, so its chains are no more than a partition."""
-    import arviz as az
-
-    def stack(name: str) -> Any:
-        parts = [getattr(each, name).unflatten(0, (_CHAINS, _DRAWS)) for each in draws]
-        return torch.stack(parts, 2).cpu().numpy()
-
-    per_image = ["model", "image"]
-    drawn = az.from_dict(
-        posterior={"z": stack("z")},
-        log_likelihood={"x": stack("log_likelihood")},
-        sample_stats={"log_weight": stack("log_weight")},
-        coords={"model": [each.contender.name for each in fitted]},
-        dims={"z": [*per_image, "latent"], "x": per_image, "log_weight": per_image},
+def _draw_posterior(fitted: Fitted, x: Tensor, *, seed: int) -> az.InferenceData:
+    return to_arviz(
+        fitted.vae,
+        fitted.guide,
+        x,
+        num_samples=_DRAWS,
+        num_chains=_CHAINS,
+        prior=False,
+        predictive=False,
+        dims={"z": ["latent"], "x": ["channel", "row", "column"]},
+        seed=seed,
     )
-    observed = {"x": x.squeeze(1).cpu().numpy()}
-    drawn.extend(az.from_dict(observed_data=observed, dims={"x": ["image", "row", "column"]}))
-    return drawn
+
+
+def _inference_data(fitted: list[Fitted], draws: list[az.InferenceData]) -> az.InferenceData:
+    """All contenders' draws, side by side along the dimension ``model``."""
+    import xarray as xr
+
+    names = xr.IndexVariable("model", [each.contender.name for each in fitted])
+    groups = {}
+    for group in ("posterior", "log_likelihood", "sample_stats"):
+        joined = xr.concat([each[group] for each in draws], names)
+        groups[group] = joined.rename(data="image").transpose("chain", "draw", "model", "image", ...)
+    stats = groups["sample_stats"]
+    groups["sample_stats"] = stats.assign(log_weight=stats["log_p"] - stats["log_q"])
+    groups["observed_data"] = draws[0]["observed_data"].rename(data="image").squeeze("channel", drop=True)
+    return contain(groups, attrs=draws[0].attrs)
 
 
 @torch.no_grad()
-def _figures(fitted: list[Fitted], draws: list[_Draws], images: ImageData, *, seed: int) -> dict[str, Figure]:
+def _figures(fitted: list[Fitted], draws: list[az.InferenceData], images: ImageData, *, seed: int) -> dict[str, Figure]:
     titles = [each.contender.title for each in fitted]
     prior = torch.randn(_SAMPLES, fitted[0].vae.latent_dim, generator=seeded_generator(seed))
     generated = [each.vae.decode(prior.to(images.train)).mean for each in fitted]
-    rebuilt = [each.vae.decode(drawn.z[0, :_RECONSTRUCTIONS]).mean for each, drawn in zip(fitted, draws, strict=True)]
+    first = [
+        torch.as_tensor(drawn["posterior"]["z"].values[0, 0, :_RECONSTRUCTIONS]).to(images.test) for drawn in draws
+    ]
+    rebuilt = [each.vae.decode(z).mean for each, z in zip(fitted, first, strict=True)]
     originals = images.test[: len(rebuilt[0])]
     return {
         "training": training_curves(

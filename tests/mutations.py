@@ -52,6 +52,9 @@ LADDER = "tests/test_ladder.py"
 DRAWINGS = "tests/test_draw.py"
 LIKELIHOODS = "tests/test_likelihoods.py"
 FLOWS = "tests/test_flow_density.py"
+ARVIZ = "tests/test_arviz.py"
+CORRECTION = "tests/test_correction.py"
+EVIDENCE = "tests/test_evidence.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -586,6 +589,102 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "        if False:\n            self.learning_rate",
         TRAIN,
     ),
+    # What ArviZ is given.
+    ("ppl_models/labels.py", "name not in taken |", "name not in set() |", ARVIZ),
+    ("ppl_models/labels.py", "name if lengths[name] == size else own[i]", "name", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "log_q = log_p - weights.values", "log_q = log_p + weights.values", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "            if _is_factor(site):\n", "            if False:\n", ARVIZ),
+    (
+        "ppl_models/diagnostics/draws.py",
+        "poutine.replay(poutine.uncondition(self.model), trace=guide_trace)",
+        "poutine.uncondition(self.model)",
+        ARVIZ,
+    ),
+    ("ppl_models/diagnostics/draws.py", "poutine.uncondition(self.model)).get", "self.model).get", ARVIZ),
+    # Answers corrected by weights.
+    (
+        "ppl_models/diagnostics/correction.py",
+        "(weights * (values - mean)).square()",
+        "(weights * values).square()",
+        CORRECTION,
+    ),
+    ("ppl_models/diagnostics/correction.py", "weighted.standard_error.square() + choice", "choice", CORRECTION),
+    (
+        "ppl_models/diagnostics/correction.py",
+        "weighted.standard_error.square() + choice",
+        "weighted.standard_error.square()",
+        CORRECTION,
+    ),
+    ("ppl_models/diagnostics/correction.py", "self.k_hat > self.threshold", "self.k_hat > math.inf", CORRECTION),
+    ("ppl_models/diagnostics/correction.py", "1 - 1 / math.log10(num_samples)", "1.0", CORRECTION),
+    (
+        "ppl_models/diagnostics/correction.py",
+        "torch.multinomial(weights, ",
+        "torch.multinomial(torch.ones_like(weights), ",
+        CORRECTION,
+    ),
+    # Evidence from both sides.
+    ("guides/noise.py", "fn.cov_diag.sqrt() * own", "fn.cov_diag * own", EVIDENCE),
+    ("guides/noise.py", "fn.loc + (fn.scale_tril @ own", "fn.loc + (fn.scale_tril.mT @ own", EVIDENCE),
+    (
+        "ppl_models/diagnostics/noise_space.py",
+        "1 + home for home in part.homes",
+        "1 + i for i, _ in enumerate(part.homes)",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/normal_space.py",
+        "dim1=-2, dim2=-1).log().sum(-1)",
+        "dim1=-2, dim2=-1).sum(-1)",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/normal_space.py",
+        "scale[..., None] * torch.linalg",
+        "scale[..., None, :] * torch.linalg",
+        EVIDENCE,
+    ),
+    ("ppl_models/diagnostics/annealing.py", "torch.rand_like(accepted) < accepted", "accepted >= 0", EVIDENCE),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "after = new.log_density(beta) - 0.5",
+        "after = new.log_density(beta) - 0.0",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "spread = (spread * points",
+        "spread = (spread * 0 + 1 + 0 * points",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "schedule.betas[t], schedule.step_sizes[t - 1]",
+        "schedule.betas[t - 1], schedule.step_sizes[t - 1]",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "schedule.betas[t - 1], schedule.step_sizes[t - 2]",
+        "schedule.betas[t], schedule.step_sizes[t - 2]",
+        EVIDENCE,
+    ),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "return math.log(num_chains) - inverse.logsumexp(1)",
+        "return -inverse.mean(1)",
+        EVIDENCE,
+    ),
+    ("ppl_models/diagnostics/annealing.py", "torch.where(poor[:, None], even, log_weight)", "even", EVIDENCE),
+    ("ppl_models/diagnostics/evidence.py", "reach = t.ppf", "reach = 0 * t.ppf", EVIDENCE),
+    ("ppl_models/diagnostics/evidence.py", "+ ROUNDING * self.mean.abs()", "", EVIDENCE),
+    (
+        "ppl_models/diagnostics/evidence.py",
+        "movedim(place, 0)[rows]",
+        "movedim(place, 0)[: rows.stop - rows.start]",
+        EVIDENCE,
+    ),
+    ("ppl_models/diagnostics/evidence.py", "        _float64(model, guide, args),\n", "", EVIDENCE),
 ]
 
 

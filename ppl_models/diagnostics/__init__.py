@@ -1,6 +1,22 @@
 """Judging a fit."""
 
+from ppl_models.diagnostics.arviz_bridge import from_fit, to_arviz
+from ppl_models.diagnostics.correction import CorrectedPosterior, Expectation, Resampled, correct
+from ppl_models.diagnostics.evidence import Bound, Evidence, evidence
 from ppl_models.diagnostics.importance import ImportanceNLL, importance_nll
 from ppl_models.diagnostics.psis import k_hat
 
-__all__ = ["ImportanceNLL", "importance_nll", "k_hat"]
+__all__ = [
+    "Bound",
+    "CorrectedPosterior",
+    "Evidence",
+    "Expectation",
+    "ImportanceNLL",
+    "Resampled",
+    "correct",
+    "evidence",
+    "from_fit",
+    "importance_nll",
+    "k_hat",
+    "to_arviz",
+]

@@ -12,10 +12,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from guides.errors import DataError, whole_number
+from guides.errors import whole_number
+from ppl_models.diagnostics.parts import parts_of
 from ppl_models.diagnostics.psis import k_hat
 from ppl_models.objectives import log_weights
-from ppl_models.training.batches import check_finite, num_rows, take_rows
+from ppl_models.training.batches import check_finite
 from ppl_models.training.modes import evaluating
 
 __all__ = ["ImportanceNLL", "importance_nll"]
@@ -142,25 +143,6 @@ def importance_nll(
     with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
         if seed is not None:
             torch.manual_seed(seed)
-        rows = _rows(args)
-        part = take_rows(args, slice(0, max_batch)) if rows else args
-        # One sample of a part tells whether the data are independent; for models that are not, parts mean nothing.
-        first = log_weights(model, guide, *part)
-        if first.subsampled or first.scale != 1:
-            raise DataError("importance_nll needs all data; got a model that subsamples them. Give it all, in parts.")
-        if rows and first.values.shape[1:] == (min(rows, max_batch),):
-            slices = [slice(start, start + max_batch) for start in range(0, rows, max_batch)]
-            return ImportanceNLL(
-                torch.cat([draw(take_rows(args, each), min(max_batch, rows - each.start)) for each in slices], 1)
-            )
-        if hasattr(model, "summarise"):
-            return ImportanceNLL(draw((model.summarise(*args),), 1))
-        return ImportanceNLL(draw(args, max([len(a) for a in args if isinstance(a, Tensor) and a.dim()], default=1)))
-
-
-def _rows(args: tuple[Any, ...]) -> int:
-    """How many rows the tensor arguments share; 0 if they do not."""
-    try:
-        return num_rows(args)
-    except DataError:
-        return 0
+        parts = parts_of(model, guide, args, most=max_batch, caller="importance_nll", summarise=True)
+        drawn = [draw(part, size) for part, size in zip(parts.args, parts.sizes, strict=True)]
+        return ImportanceNLL(torch.cat(drawn, 1) if parts.independent else drawn[0])

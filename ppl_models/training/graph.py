@@ -136,7 +136,7 @@ def _compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., S
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     fake = FakeTensorMode(shape_env=ShapeEnv())
-    shapes = [fake.from_tensor(value, static_shapes=True) for value in inputs]
+    shapes: list[Any] = [fake.from_tensor(value, static_shapes=True) for value in inputs]
     with tracing(TracingContext(fake)):  # outside of one, Inductor caches nothing
         compiled: Callable[..., Sequence[Tensor]] = _inductor.compile(graph, shapes, options={"fallback_random": True})
     compiled(*inputs)  # what is done on the first call is part of compiling
