@@ -18,6 +18,7 @@ from torch.distributions import kl_divergence
 from guides import FullRankGuide, GuideList, HamiltonianGuide, IAFGuide, MeanFieldGuide, ModelError, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, gradient_report, log_weights
+from ppl_models.objectives.log_weights import Score
 from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
 from tests.contract.registry import full_rank, halves, one_gradient, wide
 
@@ -386,6 +387,16 @@ def test_scores_stand_particles_that_are_impossible():
             pyro.factor("rule", torch.where(coin > 0, 0.0, -math.inf))
 
     assert gradients(IWAE(num_particles=12), model, LocalCoinGuide(), COINS_X, repeats=3).isfinite().all()
+
+    def signal(*values):
+        drawn = torch.tensor(values)
+        return IWAE(num_particles=len(values)).signal(Score(drawn, {}), drawn, (1,), None).tolist()
+
+    # The bound, less that of the others and their mean; where this is of impossible ones alone, less nothing.
+    bound, e = math.log((1 + math.e) / 3), math.e
+    without = [math.log(e / 3), math.log((1 + e**0.5 + e) / 3), math.log(1 / 3)]
+    assert signal(0.0, -math.inf, 1.0) == pytest.approx([bound - each for each in without])
+    assert signal(0.0, -math.inf) == pytest.approx([math.log(0.5), math.log(0.5)])
 
 
 def test_scores_have_no_stl():
