@@ -370,13 +370,14 @@ def test_local_latents_are_scaled_by_the_present_subsample_size(name):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
 
-    x = torch.linspace(-2, 2, 12)
+    # Of nearly one size, so that it hardly matters to the loss which of them are looked at.
+    x = torch.tensor([1.4, -1.5, 1.6, -1.4, 1.5, -1.6]).repeat(2)
     guide = guides.build(name, model, encoder=Halving()).setup(x, subsample_size=4)
     full = ELBO(num_particles=1000).loss(model, guide, x)
     for size in (2, 5):
-        losses = torch.tensor([ELBO(num_particles=10).loss(model, guide, x, subsample_size=size) for _ in range(50)])
-        error = losses.std().item() / math.sqrt(50)
-        assert error < 1.0  # all twelve data are worth some 20 nats
+        losses = torch.tensor([ELBO(num_particles=20).loss(model, guide, x, subsample_size=size) for _ in range(20)])
+        error = losses.std().item() / math.sqrt(20)
+        assert error < 0.5  # all twelve data are worth some 20 nats
         assert abs(losses.mean() - full) < STANDARD_ERRORS * error + 0.2
 
 

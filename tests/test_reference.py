@@ -30,6 +30,16 @@ def _import_jax():
         import numpyro  # noqa: F401
 
 
+@pytest.fixture
+def quick_to_compile():
+    """XLA without most of its optimisations, where compiling takes longer than running."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def check_moments(draws, mean, sd):
     """Hold means and sds against exact ones, in Monte Carlo standard errors; R-hat below 1.01."""
     import arviz as az
@@ -171,6 +181,7 @@ class Function:
         return self.function(vector)
 
 
+@pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.parametrize("name", TABLE)
 def test_operation(name):
     import jax
@@ -259,6 +270,7 @@ def agrees(model, *args):
         compare(target, jax.jit(jax.value_and_grad(replay(target, target.starts(1, generator)[0]))), points)
 
 
+@pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.filterwarnings("ignore:Singular sample")  # torch says so of its Wishart draws
 @pytest.mark.parametrize("model", [lkj, wishart, dirichlet, ordered, mixture, gaussian_process, counts])
 def test_log_joint_is_replayed(model):
@@ -315,6 +327,7 @@ def test_offset_gaussian_is_exact_and_leaves_no_trace():
     assert float(density) == pytest.approx(float(draws.sample_stats["lp"][0, 0]), rel=1e-12)
 
 
+@pytest.mark.usefixtures("quick_to_compile")
 def test_gamma_poisson_is_exact_and_seeded():
     problem = gamma_poisson()
     draws = nuts(problem.model, *problem.args, **SMALL, init="laplace", seed=3)
@@ -323,6 +336,7 @@ def test_gamma_poisson_is_exact_and_seeded():
     assert again.posterior["rate"].equals(draws.posterior["rate"])
 
 
+@pytest.mark.usefixtures("quick_to_compile")
 def test_groups_are_exact_and_named_after_their_plate():
     problem = groups()
     y, votes = problem.args

@@ -92,22 +92,29 @@ def test_registry_is_the_public_family():
 
 def test_evidence(pair):
     problem, guide = pair
-    values = log_weights(problem.model, guide, *problem.args, num_particles=15_000).values.detach()
+    with torch.no_grad():
+        values = log_weights(problem.model, guide, *problem.args, num_particles=8000).values
     ratio = (values - problem.log_evidence).exp()
     error = ratio.std(0) / math.sqrt(len(ratio))
-    assert (error < 0.1).all(), "the check would be too weak to see a fault"
+    assert (error < 0.06).all(), "the check would be too weak to see a fault"
     assert ((ratio.mean(0) - 1).abs() < STANDARD_ERRORS * error).all(), (ratio.mean(0), error)
 
 
 def test_bound_is_below_the_evidence(problem, guide):
-    values = log_weights(problem.model, guide, *problem.args, num_particles=10_000).values.detach()
+    with torch.no_grad():
+        values = log_weights(problem.model, guide, *problem.args, num_particles=10_000).values
     error = values.std(0) / math.sqrt(len(values))
     assert (values.mean(0) <= problem.log_evidence + STANDARD_ERRORS * error).all()
 
 
 def test_log_weights_are_per_datum_where_data_are_independent(problem, guide):
-    values = log_weights(problem.model, guide, *problem.args, num_particles=7).values
-    assert values.shape == (7, *problem.log_evidence.shape)
+    found = []
+    for gradients in (True, False):
+        pyro.set_rng_seed(1)
+        with torch.set_grad_enabled(gradients):
+            found.append(log_weights(problem.model, guide, *problem.args, num_particles=7).values)
+    assert found[0].shape == (7, *problem.log_evidence.shape)
+    torch.testing.assert_close(found[0].detach(), found[1], rtol=1e-10, atol=1e-10)  # without a graph, the same
 
 
 def test_gradient_is_the_central_difference_at_fixed_noise(pair):
@@ -170,25 +177,19 @@ def test_pyro_trains_it(problem, guide, loss):
     assert all(not torch.equal(a, b) for a, b in zip(before, guide.parameters(), strict=True))
 
 
-def test_pyro_s_elbo_agrees_with_ours(problem, guide):
-    ours = log_weights(problem.model, guide, *problem.args, num_particles=4000).values.detach()
-    ours = ours.reshape(4000, -1).sum(1)
-    theirs = Trace_ELBO(num_particles=4000, vectorize_particles=True).loss(problem.model, guide, *problem.args)
-    assert abs(ours.mean() + theirs) < STANDARD_ERRORS * ours.std() * math.sqrt(2 / 4000)
-
-
-@pytest.mark.parametrize("name", [n for n in PYRO_OBJECTIVES if n != "RenyiELBO"])
-def test_pyro_s_objectives_agree(problem, guide, name):
+def test_pyro_s_objectives_agree(problem, guide):
     guide.setup(*problem.args)
     with torch.no_grad():
         for parameter in guide.parameters():
             parameter += 0.1  # away from the start, where a missing term could be zero
-    ours = log_weights(problem.model, guide, *problem.args, num_particles=4000).values.detach()
-    ours = ours.reshape(4000, -1).sum(1)
-    objective = type(PYRO_OBJECTIVES[name]())(num_particles=1500, vectorize_particles=True)
-    theirs = objective.loss(problem.model, guide, *problem.args)
-    # 1500 draws, or fewer where the objective has an analytic part.
-    assert abs(ours.mean() + theirs) < STANDARD_ERRORS * ours.std() * math.sqrt(1 / 4000 + 1 / 1500)
+        ours = log_weights(problem.model, guide, *problem.args, num_particles=4000).values
+        ours = ours.reshape(4000, -1).sum(1)
+        for objective in (Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO):
+            of_many = objective(num_particles=1500, vectorize_particles=True)
+            theirs = of_many.loss(problem.model, guide, *problem.args)
+            # 1500 draws, or fewer where the objective has an analytic part.
+            error = ours.std() * math.sqrt(1 / 4000 + 1 / 1500)
+            assert abs(ours.mean() + theirs) < STANDARD_ERRORS * error, objective
 
 
 def test_copies_and_state_dicts_keep_the_law(problem, guide):
