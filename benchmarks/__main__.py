@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compiled, convergence, cost, evidence, gaussian, posteriors, study, targets
+from benchmarks import compiled, convergence, cost, evidence, gaussian, gradients, mnist, posteriors, study, targets
 
 PARTS = {
     "evidence": evidence.contract,
@@ -22,6 +22,9 @@ PARTS = {
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,
     "compiled": compiled.compiled,
+    "trajectories": mnist.trajectories,
+    "particles": mnist.particles,
+    "gradients": gradients.at_the_exact_posterior,
     "start-up": cost.start_up,
 }
 
