@@ -43,5 +43,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@if test -e $@ && $(BIN)/python -c ''; then rm $@; else rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt hatchling
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt \
-		--no-build-isolation --editable '.[dev,docs,loggers]'
+		--no-build-isolation --editable '.[bench,dev,docs,loggers]'
 	@touch $@

@@ -14,6 +14,8 @@ from benchmarks import (
     cost,
     evidence,
     gaussian,
+    gradients,
+    mnist,
     posteriors,
     study,
     targets,
@@ -36,6 +38,9 @@ PARTS = {
     "pyro": cost.against_pyro,
     "compiled": compiled.compiled,
     "training": training.training,
+    "trajectories": mnist.trajectories,
+    "particles": mnist.particles,
+    "gradients": gradients.at_the_exact_posterior,
     "start-up": cost.start_up,
     "toy": toy.toy_sets,
 }

@@ -58,6 +58,9 @@ class AnnealedGuide(ChainedGuide):
         step_size_per_step: Whether each of the K steps has its own; they always differ by dimension.
         init_damping: Initial :math:`\gamma`, in (0, 1): how much of the momentum a step keeps.
         detach_force: Whether to leave the force's own derivatives out of the gradient: cheaper, but biased.
+        checkpoint: Whether the gradient computes each force again, instead of keeping what it needs of all of them:
+            memory then hardly grows with K, a step takes longer, and values and gradients are the same. The model must
+            give the same density when it is run again.
 
     Raises:
         OptionError: If a number is outside its range.
@@ -99,6 +102,7 @@ class AnnealedGuide(ChainedGuide):
         step_size_per_step: bool = False,
         init_damping: float = 0.5,
         detach_force: bool = False,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__(model, base=base, encoder=encoder, hide=hide, expose=expose)
         self.num_steps = whole_number(
@@ -106,7 +110,7 @@ class AnnealedGuide(ChainedGuide):
         )
         self.steps = StepSize(init_step_size, max_step_size, num_steps if step_size_per_step else None)
         self.init_damping = positive("init_damping", init_damping, below=1, instead="Write init_damping=0.5.")
-        self.detach_force = detach_force
+        self.detach_force, self.checkpoint = detach_force, checkpoint
 
     def build(self, space: LatentSpace) -> None:
         self.steps.build(self.base.noise_dim, space)
@@ -142,7 +146,8 @@ class AnnealedGuide(ChainedGuide):
             proposal = self.base.propose(target, position)
             return target.log_joint(proposal.latent) - proposal.log_q
 
-        slope_at = Force(self, log_weight, step_sizes, detach=self.detach_force, from_start=False)
+        kept = {"detach": self.detach_force, "checkpoint": self.checkpoint}
+        slope_at = Force(self, log_weight, step_sizes, from_start=False, **kept)
         position, kinetic = start, torch.zeros_like(noise[..., 0])
         for k in range(self.num_steps):
             if k > 0:

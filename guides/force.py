@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guides.base import Guide
 from guides.errors import DivergedError, PplError
+from guides.recomputing import recomputed
 
 __all__ = ["Force"]
 
@@ -26,6 +27,7 @@ class Force:
         step_sizes: The trajectory's step sizes, ``(K, D)``.
         detach: Whether the force is a constant for the gradients of whatever is made of it.
         from_start: Whether the first evaluation is at the start, and not in the first step.
+        checkpoint: Whether what the gradient needs of an evaluation is computed again for it, and not kept.
     """
 
     def __init__(
@@ -36,15 +38,17 @@ class Force:
         *,
         detach: bool,
         from_start: bool,
+        checkpoint: bool,
     ) -> None:
         self.guide, self.log_density, self.step_sizes = guide, log_density, step_sizes
         self.keep_graph = torch.is_grad_enabled() and not detach
+        self.checkpoint = checkpoint and self.keep_graph
         self.step = -1 if from_start else 0
 
     def __call__(self, position: Tensor) -> Tensor:
         self.step += 1
         try:
-            force = self._gradient(position)
+            force = recomputed(self._gradient, position) if self.checkpoint else self._gradient(position)
         except ValueError as error:
             # Torch's validation, of a distribution whose parameters overflowed. Any other error is the model's own.
             if isinstance(error, PplError) or not str(error).startswith("Expected ") or self.step == 0:

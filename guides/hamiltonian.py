@@ -50,6 +50,9 @@ class HamiltonianGuide(ChainedGuide):
         init_temperature: Initial :math:`T_0`, greater than 1; 1.5 by default.
         temperature_per_dimension: Whether :math:`T_0` (and free factors) differ by latent dimension.
         detach_force: Whether to leave the force's own derivatives out of the gradient: cheaper, but biased.
+        checkpoint: Whether the gradient computes each force again, instead of keeping what it needs of all of them:
+            memory then hardly grows with K, a step takes longer, and values and gradients are the same. The model must
+            give the same density when it is run again.
 
     Raises:
         OptionError: If a number is outside its range, or ``tempering`` has an unknown name.
@@ -94,6 +97,7 @@ class HamiltonianGuide(ChainedGuide):
         init_temperature: float | None = None,
         temperature_per_dimension: bool = False,
         detach_force: bool = False,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__(model, base=base, encoder=encoder, hide=hide, expose=expose)
         without = "Without steps the guide equals its base: use the base guide itself."
@@ -110,7 +114,7 @@ class HamiltonianGuide(ChainedGuide):
         self.schedule = choose("tempering", tempering, SCHEDULES)
         self.init_temperature = init_temperature
         self.temperature_per_dimension = temperature_per_dimension
-        self.detach_force = detach_force
+        self.detach_force, self.checkpoint = detach_force, checkpoint
 
     def build(self, space: LatentSpace) -> None:
         self.steps.build(space.dim, space)
@@ -136,7 +140,8 @@ class HamiltonianGuide(ChainedGuide):
         start = self.base.propose(target, noise[..., : self.base.noise_dim])
         noise = noise[..., self.base.noise_dim :]
         step_sizes = self.step_size.expand(self.num_steps, -1)
-        force_at = Force(self, target.log_joint, step_sizes, detach=self.detach_force, from_start=True)
+        kept = {"detach": self.detach_force, "checkpoint": self.checkpoint}
+        force_at = Force(self, target.log_joint, step_sizes, from_start=True, **kept)
         scales = self.temperatures.to(noise)
 
         position, momentum, force = start.latent, scales[0] * noise, force_at(start.latent)

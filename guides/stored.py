@@ -93,7 +93,7 @@ def _options(guide: Stored) -> dict[str, Any]:
         for name, value in vars(guide).items()
         if isinstance(value, bool | int | float | str | tuple)
         and not name.startswith(("_", "init"))
-        and name not in ("training", "context_width")
+        and name not in ("training", "context_width", "checkpoint")
     }
     for part in guide.children():
         if isinstance(part, StepSize):

@@ -38,6 +38,7 @@ ANSWERS = "tests/test_answers.py"
 STARTS = "tests/test_starts.py"
 ANY_MODEL = "tests/test_any_model.py"
 FORCE = "tests/test_force.py"
+RECOMPUTING = "tests/test_recomputing.py"
 PUBLISHED = "tests/test_published_flows.py"
 COMPILE = "tests/test_compile.py"
 CONVERGENCE = "tests/test_convergence.py"
@@ -72,6 +73,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/leapfrog.py", "    force = force_at(position)\n", "    force_at(position)\n", HAMILTONIAN),
     ("guides/tempering.py", "    power = 2.0", "    power = 1.0", HAMILTONIAN),
     ("guides/tempering.py", "1 - steps**2", "1 - steps", HAMILTONIAN),
+    # Checkpointed trajectories.
+    ("guides/force.py", "recomputed(self._gradient, position) if self.checkpoint else ", "", RECOMPUTING),
+    ("guides/recomputing.py", "use_reentrant=False", "use_reentrant=False, preserve_rng_state=False", RECOMPUTING),
+    ("guides/recomputing.py", "_PYRO_STACK[:] = self.handlers", "pass", RECOMPUTING),
+    ("guides/recomputing.py", "None if buffer is None else buffer.clone()", "buffer", RECOMPUTING),
+    ("guides/recomputing.py", "module._buffers.update(buffers)", "pass", RECOMPUTING),
+    ("guides/stored.py", '"context_width", "checkpoint")', '"context_width")', RECOMPUTING),
+    ("ppl_models/training/compile.py", 'getattr(part, "checkpoint", False)', "False", RECOMPUTING),
     # The other guides.
     ("guides/full_rank.py", "rows * dim + columns, entries", "columns * dim + rows, entries", FULL_RANK),
     ("guides/full_rank.py", "(2 * log_scale).exp())", "log_scale.exp())", FULL_RANK),

@@ -47,9 +47,8 @@ def test_the_map_keeps_volume(tempering, monkeypatch):
     def image(start):
         position, noise = start[:dim], start[dim:]
         step, scales = guide.step_size, guide.temperatures
-        force_at = Force(
-            guide, lambda z: guide.space.log_joint(z, *problem.args), step[None], detach=False, from_start=True
-        )
+        kept = {"detach": False, "checkpoint": False}
+        force_at = Force(guide, lambda z: guide.space.log_joint(z, *problem.args), step[None], from_start=True, **kept)
         momentum, force = scales[0] * noise, force_at(position)
         for k in range(1, 4):
             position, momentum, force = leapfrog(position, momentum, force, step, force_at)

@@ -13,6 +13,7 @@ import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 
+from guides.base import Guide
 from guides.errors import ModelError, OptionError, PplError
 from guides.noise import Share
 from guides.plates import Minibatch
@@ -48,7 +49,7 @@ class CompiledObjective(nn.Module):
         fallback: Whether to run eagerly, with a warning, what cannot be traced.
 
     Raises:
-        OptionError: If the objective evaluates particles in chunks.
+        OptionError: If the objective evaluates particles in chunks, or the guide its forces with ``checkpoint=True``.
         ModelError: On a call, if model or guide cannot be traced (their course depends on values), have parameters
             outside their modules, or stand inside a Pyro handler, which would not see their sites.
 
@@ -70,6 +71,12 @@ class CompiledObjective(nn.Module):
                 f"compile and chunk_size must not be given together; got chunk_size={chunk_size}: chunks are for "
                 "models whose memory is short, and run eagerly. Write compile=False."
             )
+        for part in objective.modules():
+            if isinstance(part, Guide) and getattr(part, "checkpoint", False):
+                raise OptionError(
+                    f"compile and checkpoint must not be given together; got a {type(part).__name__} with "
+                    "checkpoint=True: a graph computes nothing twice. Write compile=False, or checkpoint=False."
+                )
         self.objective = objective
         self.fallback = fallback
         #: Time spent on tracing and compiling so far.
