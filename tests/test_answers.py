@@ -13,7 +13,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from guides import FullRankGuide, Guide, GuideList, IAFGuide, MeanFieldGuide, OptionError
-from guides.registry import GUIDES
+from tests.contract.registry import FOR_ANY_MODEL
 
 STANDARD_ERRORS = 5.0
 
@@ -40,7 +40,7 @@ def halves(model: object) -> GuideList:
     )
 
 
-FAMILIES = GUIDES | {"list": halves, "low_rank": lambda model: FullRankGuide(model, rank=2)}
+FAMILIES = FOR_ANY_MODEL | {"list": halves, "low_rank": lambda model: FullRankGuide(model, rank=2)}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -258,7 +258,7 @@ def local(x, subsample_size=None):
 @pytest.mark.parametrize("family", ["mean_field", "hamiltonian", "annealed"])
 def test_amortised_answers_are_per_datum(family):
     x = torch.tensor([-3.0, 0.0, 1.0, 5.0])
-    guide = GUIDES[family](local, encoder=Halving()).setup(x)
+    guide = FOR_ANY_MODEL[family](local, encoder=Halving()).setup(x)
     assert guide.sample_posterior(6, x)["z"].shape == (6, 4)
     assert guide.sample_posterior(6, x[:3])["z"].shape == (6, 3)
     sd, num = math.sqrt(0.5), 4000
@@ -306,12 +306,12 @@ def test_wrong_numbers_of_draws_are_refused(number):
 # By name.
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_guides_are_made_by_name(name):
     import guides
 
     made = guides.build(name, supports)
-    assert type(made) is GUIDES[name]
+    assert type(made) is FOR_ANY_MODEL[name]
     assert made.model is supports
     with pytest.raises(TypeError, match="unexpected keyword argument 'num_stepps'"):
         guides.build(name, supports, num_stepps=3)
@@ -322,8 +322,9 @@ def test_names_and_options_of_build():
 
     assert guides.build("hamiltonian", supports, num_steps=3).num_steps == 3
     assert guides.build("full_rank", supports, rank=2, hide=["real"]).setup().space.dim == 5
-    with pytest.raises(OptionError, match="must be one of 'annealed', 'full_rank', 'hamiltonian', 'iaf', 'mean_field', "
-                       "'planar'; got 'hamiltonean'. Did you mean 'hamiltonian'"):  # fmt: skip
+    with pytest.raises(
+        OptionError, match="must be one of 'annealed', .*; got 'hamiltonean'. Did you mean 'hamiltonian'"
+    ):
         guides.build("hamiltonean", supports)
     with pytest.raises(OptionError, match="got 'xyz'.$"):
         guides.build("xyz", supports)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import guides
 from guides import MeanFieldGuide, ModelError
-from guides.registry import GUIDES
 from ppl_models.objectives import ELBO, log_weights
+from tests.contract.registry import FOR_ANY_MODEL
 from tests.contract.registry import GUIDES as WIDE
 
 STANDARD_ERRORS = 5.0
@@ -230,7 +230,7 @@ def case(request) -> Case:
     return CASES[request.param]()
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_every_guide_takes_every_model(case, name):
     guide = guides.build(name, case.model).setup(*case.args, **case.kwargs)
     sites = poutine.trace(case.model).get_trace(*case.args, **case.kwargs).nodes
@@ -263,7 +263,7 @@ def test_every_guide_takes_every_model(case, name):
         assert all(draws[key].shape == (4, *value.shape) for key, value in values.items())
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 @pytest.mark.parametrize("known", KNOWN)
 def test_the_evidence(known, name):
     case = CASES[known]()
@@ -341,7 +341,7 @@ def of_means(x, subsample_size=None):
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_each_call_is_scaled_by_its_own_subsample_size(name, num_particles):
     # All data alike: every minibatch stands for all data exactly.
     x = torch.full((12,), 0.7)
@@ -383,7 +383,7 @@ def test_local_latents_are_scaled_by_the_present_subsample_size(name):
 
 @pytest.mark.parametrize("num_schools", [1, 5, 9])
 @pytest.mark.parametrize("model", [centred, non_centred])
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_a_plate_of_latents_keeps_its_size(name, model, num_schools):
     guide = guides.build(name, model).setup(EFFECTS, ERRORS)
     args = (EFFECTS.repeat(2)[:num_schools], ERRORS.repeat(2)[:num_schools])
@@ -396,7 +396,7 @@ def test_a_plate_of_latents_keeps_its_size(name, model, num_schools):
         Trace_ELBO().loss(model, guide, *args)
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_a_plate_without_latents_may_change_its_size(name):
     def model(x):
         loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
@@ -408,7 +408,7 @@ def test_a_plate_without_latents_may_change_its_size(name):
         assert math.isfinite(ELBO(num_particles=3).loss(model, guide, torch.zeros(num)))
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", FOR_ANY_MODEL)
 def test_models_that_mix_particles_are_refused(name):
     def model(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))

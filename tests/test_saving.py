@@ -348,7 +348,7 @@ def test_other_versions_are_refused(tmp_path, number, older):
 def test_other_files_are_refused(tmp_path):
     torch.save({"a": 1}, tmp_path / "dict.pt")
     torch.save(OffsetGaussian, tmp_path / "code.pt")
-    with pytest.raises(DataError, match=r"must be a file of kind 'fit' written by ppl-models"):
+    with pytest.raises(DataError, match=r"must be a file of kind 'fit' or 'checkpoint' written by ppl-models"):
         load(tmp_path / "dict.pt", *fitted())
     with pytest.raises(DataError, match=r"must hold tensors and plain data only; .*OffsetGaussian"):
         load(tmp_path / "code.pt", *fitted())

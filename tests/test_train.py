@@ -30,7 +30,7 @@ from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import graph, load, replay, schedules, train
 from ppl_models.training.loaders import InMemory, Resumable
 from ppl_models.training.training_module import TrainingModule
-from tests.training_program import GREY, losses, make_pair, run
+from tests.training_program import GREY, Noisy, losses, make_pair, run
 
 
 def quiet(*args, **options):
@@ -294,18 +294,13 @@ def test_data_modules_go_on_in_the_middle_of_an_epoch(tmp_path):
     assert losses(run(tmp_path / "broken", resume=True, **options())) == want
 
 
+@pytest.mark.slow
 def test_workers_draw_from_the_seed_too():
-    class Noisy(Dataset):
-        def __len__(self):
-            return 8
+    def options():
+        loader = DataLoader(Noisy(), batch_size=4, num_workers=1, multiprocessing_context="spawn")
+        return {"data": loader, "epochs": 1}
 
-        def __getitem__(self, index):
-            return torch.rand(4, dtype=torch.float64).round()
-
-    def options(workers):
-        return {"data": DataLoader(Noisy(), batch_size=4, num_workers=workers), "epochs": 1}
-
-    assert losses(run(**options(1))) == losses(run(**options(1)))
+    assert losses(run(**options())) == losses(run(**options()))
 
 
 def test_a_training_can_be_made_longer(tmp_path):

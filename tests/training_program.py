@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from guides import HamiltonianGuide
 from ppl_models import VAE
@@ -17,6 +19,16 @@ from ppl_models.objectives import IWAE, KLWeights
 from ppl_models.training import TrainResult, train
 
 GREY = torch.rand(20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+class Noisy(Dataset):
+    """Data that are drawn anew each time, by whoever loads them."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.rand(4, dtype=torch.float64).round()
 
 
 def make_pair() -> tuple[VAE, HamiltonianGuide]:

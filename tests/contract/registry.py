@@ -21,6 +21,7 @@ from guides import (
     PlanarGuide,
     UniformDequantisation,
 )
+from guides.registry import GUIDES as NAMED
 from ppl_models import DRAW, VAE, FlowDensity, LadderVAE, OffsetGaussian
 from ppl_models.networks import MLPDecoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
@@ -216,3 +217,7 @@ def one_gradient(parameters: dict[str, torch.Tensor], loss: Callable[[], torch.T
         parameter.grad = None
     loss().backward()
     return {name: p.grad for name, p in parameters.items() if p.grad is not None}
+
+
+#: The public guides that take any model, by name; the others belong to one.
+FOR_ANY_MODEL = {name: made for name, made in NAMED.items() if name not in ("draw", "ladder", "uniform_dequantisation")}
