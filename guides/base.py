@@ -325,8 +325,7 @@ class Guide(Answers, Stored, ABC):
         """
         for name, parameter in self.named_parameters():
             full_name = f"{type(self).__name__}-{id(self):x}.{name}"  # two guides in one program are kept apart
-            statement = effectful(type="param")(lambda *_, value=parameter, **__: value)
-            statement(full_name, parameter, constraint=constraints.real, name=full_name)
+            _statement(full_name, parameter, constraint=constraints.real, name=full_name)
 
     def _check_minibatches(self, space: LatentSpace) -> None:
         local = {frame.name for frame in space.plates if frame != space.data_plate}
@@ -377,6 +376,11 @@ class Guide(Answers, Stored, ABC):
                 f"{type(self).__name__} over the {space.dim} latent dimensions of {sites}; got {width}."
             )
         return width
+
+
+@effectful(type="param")
+def _statement(full_name: str, parameter: nn.Parameter, **options: Any) -> nn.Parameter:
+    return parameter
 
 
 def _cast_whitening(guide: Guide, _: Any) -> None:

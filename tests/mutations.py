@@ -75,10 +75,15 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/tempering.py", "1 - steps**2", "1 - steps", HAMILTONIAN),
     # Checkpointed trajectories.
     ("guides/force.py", "recomputed(self._gradient, position) if self.checkpoint else ", "", RECOMPUTING),
-    ("guides/recomputing.py", "use_reentrant=False", "use_reentrant=False, preserve_rng_state=False", RECOMPUTING),
+    ("guides/recomputing.py", "    evaluation.found.clear()\n", "", RECOMPUTING),
+    ("guides/recomputing.py", "torch.set_rng_state(cpu)", "pass", RECOMPUTING),
+    ("guides/recomputing.py", "torch.random.fork_rng(devices), ", "", RECOMPUTING),
+    ("guides/recomputing.py", "torch.autocast(**self.precision), ", "", RECOMPUTING),
     ("guides/recomputing.py", "_PYRO_STACK[:] = self.handlers", "pass", RECOMPUTING),
     ("guides/recomputing.py", "None if buffer is None else buffer.clone()", "buffer", RECOMPUTING),
     ("guides/recomputing.py", "module._buffers.update(buffers)", "pass", RECOMPUTING),
+    ("guides/recomputing.py", "place.shape != tensor.shape", "False", RECOMPUTING),
+    ("guides/recomputing.py", "if next(remaining, None) is not None", "if False", RECOMPUTING),
     ("guides/stored.py", '"context_width", "checkpoint")', '"context_width")', RECOMPUTING),
     ("ppl_models/training/compile.py", 'getattr(part, "checkpoint", False)', "False", RECOMPUTING),
     # The other guides.

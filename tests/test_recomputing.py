@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from guides import AnnealedGuide, HamiltonianGuide, MeanFieldGuide, Minibatch, OptionError
+from guides import AnnealedGuide, HamiltonianGuide, MeanFieldGuide, Minibatch, ModelError, OptionError
 from ppl_models import VAE, OffsetGaussian
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import CompiledObjective, fit
@@ -123,9 +123,9 @@ def test_memory_hardly_grows_with_the_steps():
         (kept_bytes(5, checkpoint=checkpoint) - kept_bytes(1, checkpoint=checkpoint)) / (4 * one)
         for checkpoint in (False, True)
     )
-    # Of a step: the position, where the force is computed again, the force, and the momentum in the middle and at the
-    # end, which are multiplied by the step sizes and the cooling.
-    assert checkpointed == pytest.approx(4, abs=0.01)
+    # Of a step: the force, and the momentum in the middle and at the end, which are multiplied by the step sizes and
+    # the cooling. (The position, where the force is computed again, is held beside the graph.)
+    assert checkpointed == pytest.approx(3, abs=0.02)
     assert plain > 10
 
 
@@ -181,6 +181,44 @@ def test_rows_that_the_model_draws_are_drawn_once():
         guide = HamiltonianGuide(model, num_steps=2, init_step_size=0.3, checkpoint=checkpoint).setup(x)
         found.append(evaluated(ELBO(num_particles=2), model, guide, x))
     assert_same(*found)
+
+
+def test_reduced_precision():
+    x, found = torch.rand(8, 4).round().float(), []
+    for checkpoint in (False, True):
+        torch.manual_seed(1)
+        vae = VAE(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 4)).float(), latent_dim=2)
+        encoder = nn.Linear(4, 4).float()
+        guide = HamiltonianGuide(vae, encoder=encoder, num_steps=2, init_step_size=0.3, checkpoint=checkpoint).setup(x)
+        pyro.set_rng_seed(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = ELBO().differentiable_loss(vae, guide, x)
+        loss.backward()
+        found.append([p.grad for p in (*vae.parameters(), *guide.parameters())])
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("later", [lambda z: z.exp().exp(), lambda z: z, lambda z: z.expand(1).exp()[0]])
+def test_a_model_that_takes_another_course_is_refused(later):
+    course = []
+
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.StudentT(3.0, course[0](z) if course else z.exp(), 1.0), obs=torch.tensor(0.0))
+
+    guide = HamiltonianGuide(model, num_steps=1, checkpoint=True).setup()
+    loss = ELBO().differentiable_loss(model, guide)
+    course.append(later)
+    with pytest.raises(ModelError, match="with checkpoint=True the model must run the same way when its density"):
+        loss.backward()
+
+
+def test_a_graph_that_is_kept_can_be_used_twice():
+    problem = PROBLEMS["groups"]()
+    guide = MAKES["one over the other"](problem.model, None, True).setup(*problem.args)
+    loss, parameters = ELBO().differentiable_loss(problem.model, guide, *problem.args), list(guide.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    assert_same(torch.autograd.grad(loss, parameters), first)
 
 
 def test_compiling_is_refused():
