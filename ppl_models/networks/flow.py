@@ -58,7 +58,7 @@ class Flow(nn.Module):
         return self.event_shape.numel()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map data ``(*, *event_shape)`` to vectors ``(*, dim)``, with log |det| ``(*)``."""
+        """Map data ``(*, *event_shape)`` to vectors ``(*, dim)``, with the log-determinant ``(*)``."""
         return self._map(x, start=False)
 
     @torch.no_grad()

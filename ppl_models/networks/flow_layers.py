@@ -24,7 +24,7 @@ class FlowLayer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the image of x, and log |det| of the map there, ``(*)`` or a number for all."""
+        """Return the image of x, and its log-determinant there, ``(*)`` or a number for all."""
 
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
