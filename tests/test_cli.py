@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -27,7 +28,9 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ppl_models.cli", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+    # What is started in the background, as these tests may be, would ignore interrupts.
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=default)
 
 
 def names(folder: Path) -> list[str]:
@@ -156,11 +159,14 @@ def test_a_damaged_file_is_refused_in_one_line(damage, message, idx_folder, tmp_
 
 def test_an_interrupt_while_training_leaves_nothing(tmp_path):
     process = start("demo", "--steps", "100000", "--out", "out", cwd=tmp_path)
-    assert process.stderr is not None
-    assert process.stderr.readline() == "training VAE\n"
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "training VAE\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert output == ""
     assert errors.splitlines()[-1] == "interrupted"

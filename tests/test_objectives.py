@@ -276,6 +276,32 @@ def test_score_gradients_are_the_exact_ones(num_particles, vectorize, repeats):
     assert ((found.mean(0) - exact).abs() <= STANDARD_ERRORS * error).all()
 
 
+@pytest.mark.parametrize(("vectorize", "repeats"), [(True, 60), (False, 100)])
+def test_a_score_outside_a_plate_is_rewarded_for_all_data(vectorize, repeats):
+    def model(x):
+        b = pyro.sample("first", dist.Bernoulli(0.3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(2 * b, 0.8), obs=x)
+
+    class Coin(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logit = nn.Parameter(torch.tensor(0.4))
+
+        def forward(self, x):
+            pyro.sample("first", dist.Bernoulli(logits=self.logit))
+
+    guide, both = Coin(), torch.tensor([0.0, 1.0])
+    log_q = dist.Bernoulli(logits=guide.logit).log_prob(both)
+    log_p = dist.Bernoulli(0.3).log_prob(both) + dist.Normal(2 * both[:, None], 0.8).log_prob(COINS_X).sum(-1)
+    exact = torch.autograd.grad(-(log_q.exp() * (log_p - log_q)).sum(), guide.logit)[0]
+    objective = ELBO(num_particles=20 if vectorize else 4, vectorize_particles=vectorize)
+    found = gradients(objective, model, guide, COINS_X, repeats=repeats)
+    error = found.std() / math.sqrt(len(found))
+    assert error < 0.2 * exact.abs()
+    assert abs(found.mean() - exact) <= STANDARD_ERRORS * error
+
+
 def outcomes(guide, x):
     """Log-weights and log q of the local coins' four outcomes, ``(data, 4)`` each."""
     rows = []
@@ -769,6 +795,10 @@ def test_report_knows_signal_and_noise_of_a_known_gradient():
     loc_variance, log_scale_variance = noise**2, (0.5 * slope) ** 2 + 2 * (0.5 * noise) ** 2
     assert stl["variance"] == pytest.approx(2 * (loc_variance + log_scale_variance), abs=4 * stl["variance_error"])
     norm = math.sqrt(2 * (slope**2 + (0.5 * noise) ** 2))
+    # The norm varies as the gradient does along its mean, (slope, noise / 2): by 1.25 slope noise e + 0.25 noise^2 e^2.
+    along = ((1.25 * slope * noise) ** 2 + 2 * (0.25 * noise**2) ** 2) / (norm**2 / 2)
+    # 20 groups: the standard deviation of an error is its part of 1 / sqrt(2 * 19).
+    assert stl["norm_error"] == pytest.approx(math.sqrt(along / 1500), rel=3 / math.sqrt(38))
     for row in (stl, reparam):
         assert row["norm"] == pytest.approx(norm, abs=4 * row["norm_error"])
         assert row["snr"] == pytest.approx(row["norm"] / math.sqrt(row["variance"]), rel=1e-6)
@@ -788,6 +818,16 @@ def test_report_shows_that_signal_drowns_in_iwae_and_not_in_dreg():
     snr = report[report["parameters"] == "guide"]["snr"].tolist()
     assert snr[1] > 3 * snr[0]
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_report_takes_no_noise_for_signal():
+    def model():
+        pyro.sample("z", dist.Normal(torch.full((2,), 3.0), 1.0).to_event(1))
+
+    guide = MeanFieldGuide(model, init_scale=1.0).setup()
+    guide.loc.data += 3.0  # the best there is: the mean gradient is 0
+    reports = [gradient_report(model, guide, objectives=[ELBO()], num_draws=20, seed=seed) for seed in range(8)]
+    assert min(report["norm"].item() for report in reports) == 0
 
 
 def test_report_needs_objectives_and_draws():
