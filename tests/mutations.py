@@ -42,6 +42,7 @@ PUBLISHED = "tests/test_published_flows.py"
 CONVERGENCE = "tests/test_convergence.py"
 REPLAY = "tests/test_replay.py"
 SAVING = "tests/test_saving.py"
+COMPILE = "tests/test_compile.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -376,6 +377,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/stored.py", 'state["context_width"], space', "None, space", SAVING),
     ("guides/stored.py", "own[name] != value", "False", SAVING),
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
+    ("ppl_models/training/graph.py", "with tracing(TracingContext(fake)):", "if True:", COMPILE),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
 ]
 
