@@ -131,14 +131,12 @@ def trace(
 def _compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Sequence[Tensor]]:
     """Compile a graph, with the noise of the eager run; Inductor's cache on disk spares the next process the work."""
     from torch import _inductor
-    from torch._guards import TracingContext, tracing
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    fake = FakeTensorMode(shape_env=ShapeEnv())
+    fake = FakeTensorMode(shape_env=ShapeEnv())  # without such an environment, Inductor caches nothing
     shapes: list[Any] = [fake.from_tensor(value, static_shapes=True) for value in inputs]
-    with tracing(TracingContext(fake)):  # outside of one, Inductor caches nothing
-        compiled: Callable[..., Sequence[Tensor]] = _inductor.compile(graph, shapes, options={"fallback_random": True})
+    compiled: Callable[..., Sequence[Tensor]] = _inductor.compile(graph, shapes, options={"fallback_random": True})
     compiled(*inputs)  # what is done on the first call is part of compiling
     return compiled
 
