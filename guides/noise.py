@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -16,16 +16,16 @@ from torch import Tensor
 from guides.errors import ModelError
 from guides.plates import depth
 
-__all__ = ["NoiseTape", "Share", "is_point", "standard_normal"]
+__all__ = ["NoiseTape", "Share", "draw_share", "is_point", "standard_normal"]
 
 
 class Share(Messenger):
     """Draw the noise for some of a plate's members as the part that it is of the noise for all.
 
-    Particles that are drawn in chunks, and data that several processes share, then come out as they would all at
-    once, under the same seed. This holds for guides of this library and for others whose sites are all normal; what
-    else is drawn inside has the right law and is independent from part to part, but has other values. Stands outside
-    the plate.
+    Particles or data that are drawn in chunks, and data that several processes share, then come out as they would all
+    at once, under the same seed; and so do parts of a part, one share inside the other. This holds for guides of this
+    library and for others whose sites are all normal; what else is drawn inside has the right law and is independent
+    from part to part, but has other values. Stands outside the plate.
 
     Args:
         plate: The plate's name.
@@ -66,10 +66,23 @@ class Share(Messenger):
             msg["value"], msg["done"] = normal.loc + normal.scale * noise, True
         elif not is_point(normal):
             # Every part begins with the same state of the generator: without a seed of its own it would draw the same.
+            starts = [share.start for share in _shares(frames.values())]
             seed = int(torch.randint(2**62, ()))
             with torch.random.fork_rng():
-                torch.manual_seed(seed + self.start)
+                torch.manual_seed((seed + hash(tuple(starts))) % 2**63)
                 msg["value"], msg["done"] = msg["fn"](), True
+
+
+def draw_share(msg: Any) -> None:
+    """Let the shares around draw a site's value now, before the handlers between them and it are asked."""
+    for share in reversed(_PYRO_STACK):
+        if isinstance(share, Share):
+            share._pyro_sample(msg)
+
+
+def _shares(plates: Collection[str | None]) -> list[Share]:
+    """The shares of some plates, innermost first: each draws a part of the next one's part."""
+    return [handler for handler in reversed(_PYRO_STACK) if isinstance(handler, Share) and handler.plate in plates]
 
 
 def is_point(fn: Any) -> bool:
@@ -190,14 +203,14 @@ def standard_normal(
         dtype: As in torch.
         device: As in torch.
     """
-    whole, part = list(shape), [slice(None)] * len(shape)
-    for share in _PYRO_STACK:
-        if isinstance(share, Share) and share.plate in plates:
-            dim = plates.index(share.plate)
-            whole[dim], part[dim] = share.size, slice(share.start, share.start + shape[dim])
+    whole, starts = list(shape), [0] * len(shape)
+    for share in _shares(plates):
+        dim = list(plates).index(share.plate)
+        whole[dim], starts[dim] = share.size, starts[dim] + share.start
+    part = tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
 
     def draw() -> Tensor:
-        return torch.randn(whole, dtype=dtype, device=device)[tuple(part)]
+        return torch.randn(whole, dtype=dtype, device=device)[part]
 
     tapes = [handler for handler in _PYRO_STACK if isinstance(handler, NoiseTape)]
     return tapes[-1].take(draw, plates) if tapes else draw()

@@ -13,7 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from guides.errors import ModelError
-from guides.noise import is_point
+from guides.noise import draw_share, is_point
 from guides.target import Proposal
 from guides.whitening import Law
 
@@ -78,6 +78,7 @@ class Rescoring(Messenger):
             )
         fixed = detach(fn)
         self._check_independent(msg["name"], fn)
+        draw_share(msg)
         value = msg["value"] if msg["done"] else fn.rsample()
         value = self.follow(value, fn.event_dim)
         self._drawn.append(value)

@@ -252,7 +252,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     # Objectives.
     ("ppl_models/objectives/log_weights.py", "    _check_match(model_trace, guide_trace)\n", "", FIT),
-    ("ppl_models/objectives/base.py", "self._found[2] != kind", "False", OBJECTIVES),
+    ("ppl_models/objectives/base.py", "found.kind != kind", "False", OBJECTIVES),
     ("ppl_models/objectives/vr_iwae.py", "- math.log(len(values))", "", OBJECTIVES),
     (
         "ppl_models/objectives/vr_iwae.py",
@@ -470,7 +470,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
     ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
     ("guides/rescoring.py", "    value.register_hook(weigh)\n", "    pass\n", ESTIMATORS),
-    ("guides/noise.py", "slice(share.start, share.start + shape[dim])", "slice(0, shape[dim])", ESTIMATORS),
+    ("guides/noise.py", "starts[dim] + share.start", "share.start", ESTIMATORS),
     ("guides/log_density.py", 'else active_rows(msg["name"])', "else None", OBJECTIVES),
     (
         "ppl_models/objectives/traces.py",
@@ -518,7 +518,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/objectives/base.py", "torch.where(own, 0.0, values[:, None])", "(values - own * values)", ESTIMATORS),
     ("ppl_models/objectives/base.py", "isinstance(value, bool | str)", "isinstance(value, str)", ESTIMATORS),
-    ("guides/noise.py", "manual_seed(seed + self.start)", "manual_seed(seed)", ESTIMATORS),
+    ("guides/noise.py", "hash(tuple(starts))", "self.start", ESTIMATORS),
+    ("guides/rescoring.py", "        draw_share(msg)\n", "", ESTIMATORS),
+    ("ppl_models/objectives/rows.py", "same = torch.allclose(", "same = True or torch.allclose(", ESTIMATORS),
+    ("ppl_models/objectives/rows.py", "weights.scale != 1", "False", ESTIMATORS),
+    ("ppl_models/objectives/rows.py", "size == num_data and", "", ESTIMATORS),
+    ("ppl_models/objectives/base.py", "self.kl is not None and self.kl.free_bits", "False", ESTIMATORS),
     ("ppl_models/objectives/kl_weights.py", "beta = beta * self._of_site(name)", "self._of_site(name)", ESTIMATORS),
     (
         "ppl_models/objectives/kl_weights.py",

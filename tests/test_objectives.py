@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -16,6 +17,8 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from guides import FullRankGuide, GuideList, HamiltonianGuide, IAFGuide, MeanFieldGuide, ModelError, OptionError
+from guides.noise import Share
+from guides.plates import Minibatch
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, gradient_report, log_weights
 from ppl_models.objectives.log_weights import Score
@@ -767,6 +770,86 @@ def test_chunks_reach_parameters_that_no_module_shows():
         loss = IWAE(num_particles=4, **options).differentiable_loss(model, guide, torch.tensor(1.0))
         found.append(torch.autograd.grad(2 * loss, hidden)[0])
     torch.testing.assert_close(*found)
+
+
+class Rows(nn.Module):
+    """An encoder that counts the rows it sees, and may look at all of them together."""
+
+    def __init__(self, centre=False):
+        super().__init__()
+        self.linear, self.centre, self.seen = nn.Linear(3, 4), centre, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.linear(x - x.mean(0) if self.centre else x) * 0.3
+
+
+def in_chunks_and_at_once(model, guide, x, **options):
+    """Gradient and loss of IWAE, at once and in chunks of two of six particles, and how many rows chunks encode."""
+    found = []
+    guide.setup(x)
+    for chunks in ({}, {"chunk_size": 2}):
+        objective = IWAE(num_particles=6, **chunks, **options)
+        objective.loss(model, guide, x)  # what is found by trying is known from now on
+        guide.encoder.seen = 0
+        pyro.set_rng_seed(0)
+        rows = gradients(objective, model, guide, x)[0], guide.encoder.seen
+        pyro.set_rng_seed(0)
+        found.append((torch.cat([rows[0], torch.tensor([objective.loss(model, guide, x)])]), rows[1]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-10)
+    return found[1][1]
+
+
+CENTRED = {"alone": (False, 7), "together": (True, 2 * 3 * 7)}
+
+
+@pytest.mark.parametrize(("centre", "seen"), CENTRED.values(), ids=CENTRED)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_chunks_are_of_rows_that_do_not_need_each_other(centre, seen, scaled):
+    vae, x = PROBLEMS["linear_vae"]().model, torch.randn(7, 3)
+    with Minibatch(20) if scaled else nullcontext():
+        assert in_chunks_and_at_once(vae, MeanFieldGuide(vae, encoder=Rows(centre)), x) == seen
+
+
+def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
+    vae, x = PROBLEMS["linear_vae"]().model, torch.randn(7, 3)
+    free = KLWeights(free_bits=0.5)
+    assert in_chunks_and_at_once(vae, MeanFieldGuide(vae, encoder=Rows()), x, kl=free) == 2 * 3 * 7
+
+    def seven(x):
+        with pyro.plate("data", 7):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0])
+
+    assert in_chunks_and_at_once(seven, MeanFieldGuide(seven, encoder=Rows()), x) == 2 * 3 * 7
+
+    def sums(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0].cumsum(0))
+
+    assert in_chunks_and_at_once(sums, MeanFieldGuide(sums, encoder=Rows()), x) == 2 * 3 * 7
+
+
+def test_chunks_of_rows_are_a_part_of_a_part():
+    problem = PROBLEMS["linear_vae"]()
+    guide, (x,) = wide(problem.model, problem.encoder).setup(*problem.args), problem.args
+    found = []
+    for rows, options in ((slice(0, 4), {}), (slice(1, 3), {}), (slice(1, 3), {"chunk_size": 2, "gradient": "dreg"})):
+        pyro.set_rng_seed(0)
+        with Share("data", size=4, start=rows.start):
+            found.append(IWAE(num_particles=4, **options).loss(problem.model, guide, x[rows]))
+    assert found[1] != found[0]
+    assert found[1] == pytest.approx(found[2], abs=1e-12)
+
+
+def test_shares_of_any_law_differ_in_each_part_of_a_part():
+    drawn = []
+    for outer, inner in itertools.product((0, 2), (0, 1)):
+        pyro.set_rng_seed(0)
+        with Share("data", size=4, start=outer), Share("data", size=2, start=inner), pyro.plate("data", 1):
+            drawn.append(float(pyro.sample("z", dist.Gamma(3.0, 1.0))))
+    assert len(set(drawn)) == 4
 
 
 def test_chunks_fit_in_svi():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +20,10 @@ from guides.errors import OptionError, choose, whole_number
 from guides.noise import Share
 from guides.plates import SameRows
 from guides.rescoring import Rescoring
-from ppl_models.objectives.chunks import RandomState, leaves_of, with_gradient, with_gradient_of
+from ppl_models.objectives.chunks import Gradients, RandomState, slices, with_gradient_of
 from ppl_models.objectives.kl_weights import KLWeights
 from ppl_models.objectives.log_weights import RECONSTRUCTION, LogWeights, Score, total, weigh
+from ppl_models.objectives.rows import draw_rows, plate_of_rows
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting
 
 __all__ = ["Estimate", "Objective", "ObjectiveModule"]
@@ -73,9 +76,12 @@ class Objective(PyroELBO):
         vectorize_particles: Whether to make them in one batched run. Models that cannot be batched need ``False``.
         max_plate_nesting: How many dimensions the plates of model and guide take; found by a run of both if not given.
         gradient: Estimator of the guide's gradient; see the subclass.
-        chunk_size: How many particles to hold in memory at once; all by default. A first pass without a graph finds
-            the weights, a second one the gradient, chunk by chunk: twice the evaluations, and the same result. (Guides
-            of this library and normal sites of others draw the same noise in chunks; other sites draw anew.)
+        chunk_size: How many particles to hold in memory at once; all by default. The result is the same.
+            Where each row of the data can be evaluated without the others, as with an encoder, chunks are of rows, all
+            their particles at once: as many draws as ``chunk_size`` particles of all rows. That is found by trying, at
+            the first batch. Else they are of particles: a first pass without a graph finds the weights, a second one
+            the gradient.
+            (Guides of this library and normal sites of others draw the same noise in chunks; other sites draw anew.)
         kl: How much the KL terms of the latents count in training; see :class:`~ppl_models.objectives.KLWeights`.
     """
 
@@ -95,7 +101,7 @@ class Objective(PyroELBO):
         num_particles = whole_number("num_particles", num_particles, least=1)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self._nesting = max_plate_nesting
-        self._found: tuple[Any, Any, Any, int] | None = None
+        self._found: _Pair | None = None
         self.gradient = choose("gradient", gradient, self.gradients)
         self.chunk_size = None if chunk_size is None else whole_number("chunk_size", chunk_size, least=1)
         if kl is not None and not isinstance(kl, KLWeights):
@@ -156,12 +162,7 @@ class Objective(PyroELBO):
         """The loss of one batch, summed over data and scaled by N / B for a minibatch, and its parts."""
         if self.chunk_size is not None and self.chunk_size < self.num_particles:
             return self._estimate_in_chunks(model, guide, args, kwargs)
-        weights, rescorings = self._draw(model, guide, args, kwargs)
-        loss = -weights.scale * self.bound(weights.values).sum()
-        if torch.is_grad_enabled() and (self.kl is not None or weights.scores or self.gradient == "dreg"):
-            trained = self._trained(weights, rescorings, self._plan(weights))
-            loss = with_gradient_of(trained, loss)
-        return Estimate(loss, _parts(weights))
+        return self._estimate_of(*self._draw(model, guide, args, kwargs))
 
     def differentiable_loss(self, model: Callables, guide: Callables, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over data and scaled by N / B for a minibatch, with its graph."""
@@ -217,11 +218,18 @@ class Objective(PyroELBO):
             return None
         if self._nesting is not None:
             return self._nesting
-        # Found once per pair and kind of arguments: a model may have other plates for a summary than for all data.
-        kind = _kind((args, kwargs))
-        if self._found is None or self._found[0] is not model or self._found[1] is not guide or self._found[2] != kind:
-            self._found = (model, guide, kind, plate_nesting(model, guide, args, kwargs))
-        return self._found[3]
+        pair = self._pair_of(model, guide, args, kwargs)
+        if pair.nesting is None:
+            pair.nesting = plate_nesting(model, guide, args, kwargs)
+        return pair.nesting
+
+    def _pair_of(self, model: Any, guide: Any, args: Any, kwargs: Any) -> _Pair:
+        """What was found of this pair with this kind of arguments."""
+        # A model may have other plates for a summary than for all data.
+        kind, found = _kind((args, kwargs)), self._found
+        if found is None or found.model is not model or found.guide is not guide or found.kind != kind:
+            found = self._found = _Pair(model, guide, kind)
+        return found
 
     def _draw(
         self,
@@ -278,10 +286,46 @@ class Objective(PyroELBO):
             trained = trained + (score.log_q * signal[rows]).sum()
         return -weights.scale * trained
 
+    def _estimate_of(self, weights: LogWeights, rescorings: list[Rescoring]) -> Estimate:
+        loss = -weights.scale * self.bound(weights.values).sum()
+        if torch.is_grad_enabled() and (self.kl is not None or weights.scores or self.gradient == "dreg"):
+            loss = with_gradient_of(self._trained(weights, rescorings, self._plan(weights)), loss)
+        return Estimate(loss, _parts(weights))
+
     def _estimate_in_chunks(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Estimate:
         assert self.chunk_size is not None, "asked for by the caller"
-        size, chunk_size = self.num_particles, self.chunk_size
-        chunks = [slice(start, min(start + chunk_size, size)) for start in range(0, size, chunk_size)]
+        pair = self._pair_of(model, guide, args, kwargs)
+        if self.kl is not None and self.kl.free_bits:  # they depend on the mean over all data
+            plate = None
+        else:
+            if not pair.rows_tried:
+                pair.plate = plate_of_rows(partial(self._draw, model, guide), args, kwargs)
+                pair.rows_tried = True
+            plate = pair.plate
+        size = 0 if plate is None else len(args[0]) * self.chunk_size // self.num_particles
+        if plate is None or size == 0:
+            return self._estimate_by_particles(model, guide, args, kwargs)
+        return self._estimate_by_data(model, guide, args, kwargs, plate, size)
+
+    def _estimate_by_data(self, model: Any, guide: Any, args: Any, kwargs: Any, plate: str, size: int) -> Estimate:
+        """Take so many rows of the data at once, with all their particles."""
+        state, gradients = RandomState.capture(), Gradients()
+        loss: Any = 0.0
+        parts: dict[str, Any] = defaultdict(float)
+        for rows in slices(len(args[0]), size):
+            state.restore()
+            estimate = self._estimate_of(*draw_rows(partial(self._draw, model, guide), args, kwargs, plate, rows))
+            if torch.is_grad_enabled():
+                gradients.add(estimate.loss)
+            loss = loss + estimate.loss.detach()
+            for name, part in estimate.parts.items():
+                parts[name] = parts[name] + part
+        return Estimate(gradients.put_into(loss), dict(parts))
+
+    def _estimate_by_particles(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Estimate:
+        """Take ``chunk_size`` particles at once: their weights are known when all have been drawn."""
+        assert self.chunk_size is not None, "asked for by the caller"
+        chunks = slices(self.num_particles, self.chunk_size)
         nesting = self._nesting_of(model, guide, args, kwargs)
         states: list[RandomState] = []
         runs: list[LogWeights] = []
@@ -296,19 +340,36 @@ class Objective(PyroELBO):
                 runs.append(self._draw(model, guide, args, kwargs, rows, same_rows)[0])
         weights = LogWeights.stack(runs)
         loss = -weights.scale * self.bound(weights.values).sum()
-        gradients: dict[Tensor, Tensor] = {}
+        gradients = Gradients()
         if torch.is_grad_enabled():
             plan = self._plan(weights)
             same_rows = None if nesting is not None else SameRows()
             for rows, state in zip(chunks, states, strict=True):
                 state.restore()
-                trained = self._trained(*self._draw(model, guide, args, kwargs, rows, same_rows), plan, rows)
-                leaves = leaves_of(trained)
-                for leaf, gradient in zip(leaves, torch.autograd.grad(trained, leaves) if leaves else (), strict=True):
-                    gradients[leaf] = gradient if leaf not in gradients else gradients[leaf] + gradient
-        if gradients:
-            loss = with_gradient(loss, list(gradients), list(gradients.values()))
-        return Estimate(loss, _parts(weights))
+                drawn = self._draw(model, guide, args, kwargs, rows, same_rows)
+                gradients.add(self._trained(*drawn, plan, rows))
+        return Estimate(gradients.put_into(loss), _parts(weights))
+
+
+@dataclass
+class _Pair:
+    """What was found of a model and guide, with one kind of arguments.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        kind: The kind of arguments.
+        nesting: How many dimensions their plates take, once that is known.
+        rows_tried: Whether it is known if rows of data can be taken without the others.
+        plate: The plate of these rows, if they can.
+    """
+
+    model: Any
+    guide: Any
+    kind: Any
+    nesting: int | None = None
+    rows_tried: bool = False
+    plate: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What chunks of particles need: noise drawn again, and gradients that are found before they are asked for."""
+"""What chunks need: noise drawn again, and gradients that are found before they are asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["RandomState", "leaves_of", "with_gradient", "with_gradient_of"]
+__all__ = ["Gradients", "RandomState", "leaves_of", "slices", "with_gradient", "with_gradient_of"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,38 @@ class RandomState:
         torch.random.set_rng_state(self.cpu)
         if self.devices:
             torch.cuda.set_rng_state_all(list(self.devices))
+
+
+def slices(size: int, chunk_size: int) -> list[slice]:
+    """Cut a number of members into chunks; the last may be smaller."""
+    return [slice(start, min(start + chunk_size, size)) for start in range(0, size, chunk_size)]
+
+
+class Gradients:
+    """Gradients by parameter, added up part by part so that the graph of each can go.
+
+    Example:
+        >>> import torch
+        >>> x, gradients = torch.tensor(2.0, requires_grad=True), Gradients()
+        >>> gradients.add(x.square())
+        >>> gradients.add(3 * x)
+        >>> gradients.put_into(torch.tensor(5.0)).backward()
+        >>> x.grad
+        tensor(7.)
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[Tensor, Tensor] = {}
+
+    def add(self, output: Tensor) -> None:
+        """Add the gradient of a number by all parameters that it depends on."""
+        leaves = leaves_of(output)
+        for leaf, gradient in zip(leaves, torch.autograd.grad(output, leaves) if leaves else (), strict=True):
+            self._of[leaf] = gradient if leaf not in self._of else self._of[leaf] + gradient
+
+    def put_into(self, value: Tensor) -> Tensor:
+        """Give a number this gradient, as an ordinary output of autograd."""
+        return with_gradient(value, list(self._of), list(self._of.values())) if self._of else value
 
 
 def leaves_of(output: Tensor) -> list[Tensor]:

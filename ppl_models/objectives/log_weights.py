@@ -55,6 +55,7 @@ class LogWeights:
             and unbiased only on the log scale.
         members: How many members of plates that are not independent each term is summed over.
         depths: The position of each dimension among the batch dimensions, counted from the right, from 1.
+        plates: The name of each dimension's plate.
         scores: The guide sites that cannot be reparametrised.
     """
 
@@ -63,6 +64,7 @@ class LogWeights:
     subsampled: tuple[str, ...]
     members: Mapping[str, int]
     depths: tuple[int, ...] = ()
+    plates: tuple[str, ...] = ()
     scores: tuple[Score, ...] = ()
 
     @cached_property
@@ -193,6 +195,7 @@ def weigh(model_trace: Trace, guide_trace: Trace, *, nesting: int | None) -> Log
         subsampled,
         {name: max(_members(part, kept) for part in parts if part.name == name) for name in terms},
         depths,
+        tuple(frame.name for frame in kept),
         tuple(scores),
     )
 
