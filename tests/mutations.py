@@ -579,6 +579,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/stored.py", 'state["context_width"], space', "None, space", SAVING),
     ("guides/stored.py", "own[name] != value", "False", SAVING),
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
+    ("ppl_models/training/compile.py", "            _autocast(),\n", "", COMPILE),
     ("ppl_models/training/graph.py", "FakeTensorMode(shape_env=ShapeEnv())", "FakeTensorMode()", COMPILE),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
     # Training on loaders.

@@ -163,6 +163,20 @@ def test_it_is_traced_anew_for_other_shapes_and_minibatches(monkeypatch):
 
 
 @pytest.mark.usefixtures("uncompiled")
+def test_it_is_traced_anew_for_other_precision():
+    vae = VAE(MLPDecoder(2, event_shape=(6,), hidden=(8,)).float(), latent_dim=2)
+    guide = MeanFieldGuide(vae, encoder=MLPEncoder((6,), output_dim=4, hidden=(8,)).float())
+    x = torch.rand(5, 6).round().float()
+    compiled = CompiledObjective(ELBO()(vae, guide.setup(x)))
+    assert_equal(compiled, x, rtol=1e-5)
+    exact = evaluated(compiled.objective, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_equal(compiled, x, rtol=1e-5)
+        assert not torch.equal(evaluated(compiled, x)[0], exact[0])
+    assert len(compiled._graphs) == 2
+
+
+@pytest.mark.usefixtures("uncompiled")
 def test_frozen_parameters_stay_out():
     problem = PROBLEMS["linear_vae"]()
     compiled = CompiledObjective(ELBO()(problem.model, wide(problem.model, problem.encoder).setup(*problem.args)))

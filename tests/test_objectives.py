@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from guides import FullRankGuide, GuideList, HamiltonianGuide, IAFGuide, MeanFieldGuide, ModelError, OptionError
-from guides.noise import Share
+from guides.noise import Share, standard_normal
 from guides.plates import Minibatch
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, gradient_report, log_weights
@@ -841,6 +841,11 @@ def test_chunks_of_rows_are_a_part_of_a_part():
             found.append(IWAE(num_particles=4, **options).loss(problem.model, guide, x[rows]))
     assert found[1] != found[0]
     assert found[1] == pytest.approx(found[2], abs=1e-12)
+    pyro.set_rng_seed(0)
+    whole = standard_normal([5], ["data"], dtype=x.dtype, device=x.device)
+    pyro.set_rng_seed(0)
+    with Share("data", size=5, start=1), Share("data", size=3, start=2):
+        assert standard_normal([1], ["data"], dtype=x.dtype, device=x.device) == whole[3]
 
 
 def test_shares_of_any_law_differ_in_each_part_of_a_part():

@@ -127,6 +127,7 @@ class CompiledObjective(nn.Module):
             tuple([(id(p), p.shape, p.dtype, p.device, p.requires_grad) for p in self.objective.parameters()]),
             tuple([(buffer.shape, buffer.dtype, buffer.device) for buffer in self.objective.buffers()]),
             torch.get_default_dtype(),
+            _autocast(),
         )
         tensors = [value.contiguous() for value in tensors]  # the one layout that a graph is compiled for
         if key not in self._graphs:
@@ -157,6 +158,11 @@ class CompiledObjective(nn.Module):
 
     def extra_repr(self) -> str:
         return f"graphs={len(self._graphs)}"
+
+
+def _autocast() -> Hashable:
+    """What is computed in lower precision, by device."""
+    return tuple([(d, torch.get_autocast_dtype(d)) for d in ("cpu", "cuda") if torch.is_autocast_enabled(d)])
 
 
 def _handlers() -> Hashable:
