@@ -116,13 +116,13 @@ class Guide(Answers, Stored, ABC):
         """The law of one latent vector, or of one per datum, for guides whose law is normal."""
         return self.factors(target)
 
-    def rescore(self, target: Target, latent: Tensor) -> Tensor | None:
-        """Log q of given vectors ``(*batch, D)`` with the guide's parameters held fixed; ``None`` where there is none.
+    def rescore(self, target: Target, latent: Tensor) -> Proposal | None:
+        """Score given vectors ``(*batch, D)`` with the guide's parameters held fixed; ``None`` where that cannot be.
 
         Guides whose law is normal have it already.
         """
         law = self.law(target)
-        return None if law is None else fixed_log_density(law, latent)
+        return None if law is None else Proposal(latent, fixed_log_density(law, latent))
 
     # What users call.
 
@@ -264,7 +264,9 @@ class Guide(Answers, Stored, ABC):
                 # No pyro.plate: its indices would be replayed, and hide that the model's plate has another size now.
                 call.plates[frame.name] = IndepMessenger(frame.name, frame.size, dim=frame.dim)
         emitter = Emitter(space, call.plates, left)
-        if proposal is not None:
+        if proposal is not None and proposal.by_site is not None:
+            values = emitter.sites(proposal.latent, proposal.by_site)
+        elif proposal is not None:
             # Guides in a list are told apart by their sites.
             parts = [f"_{type(self).__name__}", "latent", *(site.name for site in space.sites if space.hidden)]
             values = emitter.vector(proposal.latent, proposal.log_q, name="_".join(parts))
@@ -309,7 +311,12 @@ class Guide(Answers, Stored, ABC):
         return self._unwhitened(proposal)
 
     def _unwhitened(self, proposal: Proposal) -> Proposal:
-        return Proposal(self.whitening(proposal.latent), proposal.log_q - self.whitening.log_det)
+        log_q = proposal.log_q - self.whitening.log_det
+        return Proposal(self.whitening(proposal.latent), log_q, proposal.by_site)
+
+    def _by_site(self, latent: Tensor, log_q: Tensor) -> Proposal:
+        """A proposal whose sites have a log q each, ``(*batch, sites)``, of the latents as the model has them."""
+        return Proposal(latent, log_q.sum(-1) + self.whitening.log_det, log_q)
 
     @torch.no_grad()
     def _marginals(self, call: Call) -> dist.Normal | None:

@@ -61,22 +61,20 @@ class UniformDequantisation(Guide):
         return self.space.dim
 
     def propose(self, target: Target, noise: Tensor) -> Proposal:
-        latent, log_q = [], noise.new_zeros(noise.shape[:-1])
+        latent, log_q = [], []
         for site in self.space.sites:
             own = noise[..., site.coordinates]
             if site.is_real:
                 latent.append(own)
-                log_q = log_q + log_standard_normal(own)
+                log_q.append(log_standard_normal(own))
             else:  # u = Phi(noise), as its logit
                 latent.append(log_ndtr(own) - log_ndtr(-own))
-                log_q = log_q + (log_ndtr(own) + log_ndtr(-own)).sum(-1)
-        return Proposal(self.whitening.inverse(torch.cat(latent, -1)), log_q + self.whitening.log_det)
+                log_q.append((log_ndtr(own) + log_ndtr(-own)).sum(-1))
+        return self._by_site(self.whitening.inverse(torch.cat(latent, -1)), torch.stack(log_q, -1))
 
-    def rescore(self, target: Target, latent: Tensor) -> Tensor:
-        vectors, log_q = self.whitening(latent), latent.new_zeros(latent.shape[:-1])
+    def rescore(self, target: Target, latent: Tensor) -> Proposal:
+        vectors, log_q = self.whitening(latent), []
         for site in self.space.sites:
             own = vectors[..., site.coordinates]
-            log_q = log_q + (
-                log_standard_normal(own) if site.is_real else (F.logsigmoid(own) + F.logsigmoid(-own)).sum(-1)
-            )
-        return log_q + self.whitening.log_det
+            log_q.append(log_standard_normal(own) if site.is_real else (F.logsigmoid(own) + F.logsigmoid(-own)).sum(-1))
+        return self._by_site(latent, torch.stack(log_q, -1))

@@ -116,7 +116,7 @@ def fixed_log_density(law: Law, latent: Tensor) -> Tensor:
     return log_q if law.event_shape else log_q.sum(-1)
 
 
-def rescored(proposal: Proposal, score: Callable[[Tensor], Tensor | None], *, name: str) -> Proposal:
+def rescored(proposal: Proposal, score: Callable[[Tensor], Proposal | None], *, name: str) -> Proposal:
     """Score a proposal again, by a function that holds the guide's parameters fixed.
 
     Raises:
@@ -125,14 +125,14 @@ def rescored(proposal: Proposal, score: Callable[[Tensor], Tensor | None], *, na
     rescoring = active_rescoring()
     assert rescoring is not None, "asked for by the caller"
     latent = rescoring.follow(proposal.latent)
-    log_q = score(latent)
-    if log_q is None:
+    scored = score(latent)
+    if scored is None:
         raise ModelError(
             f"a gradient without score terms needs a guide that can score its draws again; {name} cannot. "
             "MeanFieldGuide, FullRankGuide, LadderGuide and DRAWGuide can, alone or in a GuideList, and Pyro guides "
             "whose sites can be reparametrised and do not depend on each other; or write gradient='reparam'."
         )
-    return Proposal(latent, log_q)
+    return scored
 
 
 def _tensors(fn: Any) -> list[Tensor]:

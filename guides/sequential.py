@@ -53,36 +53,38 @@ class SequentialGuide(Guide):
 
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         assert target.context is not None, "the guide has an encoder"
-        steps, drawn, at = self.steps(target.context), [], 0
-        log_q, vector = log_standard_normal(noise), None
+        steps, drawn, log_q, at = self.steps(target.context), [], [], 0
+        vector = None
         with suppress(StopIteration):
             while True:
                 loc, log_scale = steps.send(vector)  # type: ignore[arg-type]  # the first is sent nothing
                 at, start = at + loc.shape[-1], at
-                vector = loc + log_scale.exp() * noise[..., start:at]
-                log_q = log_q - log_scale.sum(-1)
+                own = noise[..., start:at]
+                vector = loc + log_scale.exp() * own
+                log_q.append(log_standard_normal(own) - log_scale.sum(-1))
                 drawn.append(vector)
         # The steps are those of the latents themselves, in whatever units the guides above work.
-        return Proposal(self.whitening.inverse(torch.cat(drawn, -1)), log_q + self.whitening.log_det)
+        return self._by_site(self.whitening.inverse(torch.cat(drawn, -1)), torch.stack(log_q, -1))
 
-    def rescore(self, target: Target, latent: Tensor) -> Tensor:
+    def rescore(self, target: Target, latent: Tensor) -> Proposal:
         assert target.context is not None, "the guide has an encoder"
         context = target.context.detach()
-        held = _Held(self.parts, lambda: self._log_density(context, self.whitening(latent)))
-        log_q: Tensor = torch.func.functional_call(held, {name: p.detach() for name, p in held.named_parameters()})
-        return log_q + self.whitening.log_det
+        held = _Held(self.parts, lambda: self._log_densities(context, self.whitening(latent)))
+        log_q = torch.func.functional_call(held, {name: p.detach() for name, p in held.named_parameters()})
+        return self._by_site(latent, log_q)
 
-    def _log_density(self, context: Tensor, latent: Tensor) -> Tensor:
-        """The log density of given latents ``(*batch, D)``."""
+    def _log_densities(self, context: Tensor, latent: Tensor) -> Tensor:
+        """The log density of each of given latents ``(*batch, D)``, given those before it."""
         steps, at = self.steps(context), 0
-        log_q, vector = latent.new_zeros(()), None
+        log_q: list[Tensor] = []
+        vector = None
         with suppress(StopIteration):
             while True:
                 loc, log_scale = steps.send(vector)  # type: ignore[arg-type]
                 at, start = at + loc.shape[-1], at
                 vector = latent[..., start:at]
-                log_q = log_q + log_standard_normal((vector - loc) * (-log_scale).exp()) - log_scale.sum(-1)
-        return log_q
+                log_q.append(log_standard_normal((vector - loc) * (-log_scale).exp()) - log_scale.sum(-1))
+        return torch.stack(log_q, -1)
 
 
 class _Held(nn.Module):

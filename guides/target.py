@@ -34,10 +34,13 @@ class Proposal:
     Args:
         latent: Unconstrained vectors, whitened where the guide was set up so, ``(*batch, D)``.
         log_q: Shape ``(*batch,)``. A log density where there is one, and otherwise whatever keeps the equation above.
+        by_site: What it is the sum of, ``(*batch, sites)``, unwhitened, for guides that draw each of a datum's latents
+            by a law of its own, given those before it.
     """
 
     latent: Tensor
     log_q: Tensor
+    by_site: Tensor | None = None
 
 
 def log_standard_normal(noise: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     # The base class and the latent vector.
     ("guides/mean_field.py", "- log_scale.sum(-1)", "- log_scale.mean(-1)", GUIDES),
     ("guides/mean_field.py", "log_scale.exp() * noise", "log_scale.exp().detach() * noise", GUIDES),
-    ("guides/emission.py", "_Point(value, -log_det", "_Point(value, log_det", GUIDES),
+    ("guides/emission.py", "_Point(value, log_q - log_det", "_Point(value, log_q + log_det", GUIDES),
     ("guides/base.py", "        self._announce_parameters()\n", "", GUIDES),
     ("guides/emission.py", "if site.is_real:", "if True:", GUIDES),
     ("guides/emission.py", "log_q.reshape(shape)", "log_q.reshape(shape) * 0", GUIDES),
@@ -306,8 +306,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/sequential.py", "(vector - loc) * (-log_scale)", "(vector - loc) * log_scale", LADDER),
     ("guides/sequential.py", "{name: p.detach() for", "{name: p for", LADDER),
     ("guides/sequential.py", "context = target.context.detach()", "context = target.context", LADDER),
-    ("guides/sequential.py", "log_q = log_q - log_scale.sum(-1)\n                drawn", "drawn", LADDER),
+    ("guides/sequential.py", "log_standard_normal(own) - log_scale.sum(-1)", "log_standard_normal(own)", LADDER),
     ("guides/sequential.py", "self.whitening.inverse(torch.cat(drawn, -1))", "torch.cat(drawn, -1)", LADDER),
+    (
+        "guides/emission.py",
+        "self._delta(site, unconstrained[site.name], own.reshape(shape))",
+        "self._delta(site, unconstrained[site.name], log_q.mean(-1).reshape(shape))",
+        LADDER,
+    ),
     ("ppl_models/ladder_vae.py", "(0.5 * log_variance).exp()", "log_variance.exp()", LADDER),
     ("ppl_models/networks/rung.py", '"layer": nn.LayerNorm', '"layer": _BatchNorm', LADDER),
     (
@@ -495,14 +501,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "ppl_models/objectives/base.py",
-        "loss = with_gradient_of(trained, loss)",
-        "loss = trained",
+        "loss = with_gradient_of(self._trained(weights, rescorings, self._plan(weights)), loss)",
+        "loss = self._trained(weights, rescorings, self._plan(weights))",
         ESTIMATORS,
     ),
     ("ppl_models/objectives/base.py", "                states[0].restore()\n", "                pass\n", ESTIMATORS),
     (
-        "ppl_models/objectives/base.py",
-        "gradient if leaf not in gradients else gradients[leaf] + gradient",
+        "ppl_models/objectives/chunks.py",
+        "gradient if leaf not in self._of else self._of[leaf] + gradient",
         "gradient",
         ESTIMATORS,
     ),

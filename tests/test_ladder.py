@@ -18,7 +18,7 @@ from guides.ladder import merged
 from guides.target import Target
 from ppl_models import VAE, LadderVAE
 from ppl_models.networks import MLPDecoder, MLPEncoder, Rung
-from ppl_models.objectives import ELBO, IWAE, log_weights
+from ppl_models.objectives import ELBO, IWAE, KLWeights, log_weights
 from ppl_models.training import fit
 from tests.contract.problems import ladder_vae
 from tests.contract.registry import ladder as wide_guide
@@ -54,7 +54,7 @@ def test_the_merge_holds_where_the_two_differ_by_far():
 
 def direct_log_q(guide, x, values):
     """By the formula in words: at each level the product of two normals, the upper one given the level above."""
-    ladder, total = guide.model, 0.0
+    ladder, terms = guide.model, []
     numbers = guide.encoder(x).split([2 * size for size in ladder.latent_dims], -1)
     for level in range(len(ladder.latent_dims)):
         mean, log_variance = numbers[level].chunk(2, -1)
@@ -64,8 +64,8 @@ def direct_log_q(guide, x, values):
             _, mean, log_variance = rungs[level](values[f"z_{level + 2}"])
             precision, weighted = precision + (-log_variance).exp(), weighted + mean * (-log_variance).exp()
         law = dist.Normal(weighted / precision, precision.rsqrt())
-        total = total + law.log_prob(values[f"z_{level + 1}"]).sum(-1)
-    return total
+        terms.append(law.log_prob(values[f"z_{level + 1}"]).sum(-1))
+    return torch.stack(terms)
 
 
 @pytest.mark.parametrize("merge", ["separate", "prior"])
@@ -75,7 +75,7 @@ def test_log_weights_are_those_of_the_formula(merge):
     guide_trace = poutine.trace(guide).get_trace(X)
     values = {name: guide_trace.nodes[name]["value"] for name in ladder.sites}
     guide_trace.compute_log_prob()
-    log_q = sum(site["log_prob"] for site in guide_trace.nodes.values() if "log_prob" in site)
+    log_q = torch.stack([guide_trace.nodes[name]["log_prob"] for name in ladder.sites])
     torch.testing.assert_close(log_q, direct_log_q(guide, X, values), rtol=1e-10, atol=1e-10)
 
 
@@ -96,6 +96,22 @@ def test_log_q_is_that_of_the_jacobian():
 def test_the_vector_is_the_ladder_from_the_top():
     ladder = small()
     assert [site.name for site in LadderGuide(ladder).setup(X).space.sites] == ["z_3", "z_2", "z_1"]
+
+
+@pytest.mark.parametrize("gradient", ["reparam", "stl"])
+def test_every_level_has_a_kl_of_its_own(gradient):
+    ladder = small()
+    guide = LadderGuide(ladder).setup(X)
+    pyro.set_rng_seed(3)
+    parts = ELBO(gradient=gradient, kl=KLWeights(sites={"z_1": 0.0})).estimate(ladder, guide, X).parts
+    pyro.set_rng_seed(3)
+    values = guide(X)
+    log_p = poutine.trace(poutine.condition(ladder, values)).get_trace(X)
+    log_p.compute_log_prob()
+    for i, log_q in enumerate(direct_log_q(guide, X, values)):
+        expected = (log_q - log_p.nodes[ladder.sites[i]]["log_prob"]).sum()
+        torch.testing.assert_close(parts[f"kl[{ladder.sites[i]}]"], expected.detach(), rtol=1e-9, atol=1e-9)
+    assert set(parts) == {"reconstruction", "kl[z_1]", "kl[z_2]", "kl[z_3]"}
 
 
 # What flows down.

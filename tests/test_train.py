@@ -252,19 +252,25 @@ def test_a_killed_training_goes_on_from_what_is_on_disk(tmp_path, unbroken, step
     assert_same(have[1], unbroken[1])
 
 
-def random_crop(batch):
-    """A transformation that draws from all three generators."""
+def draw_from_all():
+    """A number from each of the three generators."""
     import random
 
     import numpy as np
 
-    shift = random.random() + np.random.random()
-    return ((batch[0] + shift * torch.rand(())).remainder(1.0).round(),)
+    return random.random(), np.random.random(), torch.rand(())
+
+
+def random_crop(batch):
+    """A transformation that draws from all three generators."""
+    first, second, third = draw_from_all()
+    return ((batch[0] + (first + second) * third).remainder(1.0).round(),)
 
 
 @pytest.mark.parametrize("own_generator", [False, True])
 def test_loaders_go_on_in_the_middle_of_an_epoch(tmp_path, own_generator):
     def options():
+        draw_from_all()  # what was drawn before must not matter
         generator = torch.Generator() if own_generator else None
         data = DataLoader(TensorDataset(GREY), batch_size=6, shuffle=True, generator=generator)
         return {"data": data, "unpack": random_crop}
