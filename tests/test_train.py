@@ -30,7 +30,7 @@ from ppl_models.objectives import ELBO, IWAE
 from ppl_models.training import graph, load, replay, schedules, train
 from ppl_models.training.loaders import InMemory, Resumable
 from ppl_models.training.training_module import TrainingModule
-from tests.training_program import GREY, Noisy, losses, make_pair, run
+from tests.training_program import GREY, Noisy, decaying, losses, make_pair, run
 
 
 def quiet(*args, **options):
@@ -121,6 +121,11 @@ def test_the_global_generator_and_modes_stay():
     assert pyro.poutine.util.is_validation_enabled() == validating
     assert not guide.encoder.training
     assert model.training
+
+
+def test_validation_changes_nothing():
+    with_it, without = (run(validation=validation, epochs=3).history["loss"] for validation in (GREY.round(), None))
+    assert with_it.tolist() == without.tolist()
 
 
 def test_data_of_all_kinds_are_the_same_data():
@@ -452,9 +457,11 @@ def exploding():
 def test_steps_that_are_not_finite_are_skipped_counted_and_replayable(tmp_path, caplog):
     model, guide, x = exploding()
     with caplog.at_level(logging.WARNING):
-        result = quiet(model, guide, x, epochs=3, batch_size=4, bundle=tmp_path)
+        result = quiet(model, guide, x, epochs=3, batch_size=4, lr=1.0, schedule=decaying, bundle=tmp_path)
     assert result.skipped == 3
     assert result.history["skipped"].tolist() == [1, 1, 1]
+    # Of the eight steps before the last, two or three were skipped, and do not count for the schedule.
+    assert math.log(result.history["learning_rate"].iloc[-1], 0.9) == pytest.approx(5.5, abs=0.51)
     assert all(torch.isfinite(p).all() for p in parameters(model, guide))
     assert all(math.isfinite(loss) for loss in result.history["loss"])
     assert "first non-finite log density at site 'burst' of the model" in caplog.messages[0]
