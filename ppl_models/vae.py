@@ -71,10 +71,9 @@ class VAE(PyroModule):
         elif not isinstance(x, Tensor) or x.dim() < 2 or len(x) == 0:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise DataError(f"x must be a tensor of shape (B, *event) with B >= 1; got {got}.")
-        weight = next(self.parameters(), torch.empty(()))  # self.decoder would show Pyro's handlers every parameter
-        prior = dist.Normal(weight.new_zeros(self.latent_dim), 1.0).to_event(1)
         with pyro.plate("data", num if x is None else len(x)):
-            z = pyro.sample("z", prior)
+            weight = next(self.parameters(), torch.empty(()))  # self.decoder would show Pyro's handlers every parameter
+            z = pyro.sample("z", dist.Normal(weight.new_zeros(self.latent_dim), 1.0).to_event(1))
             law = self.decode(z)
             if x is not None and x.shape[1:] != law.event_shape:
                 raise DataError(

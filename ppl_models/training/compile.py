@@ -119,13 +119,26 @@ class CompiledObjective(nn.Module):
             No graph for what cannot be traced, where that is allowed.
         """
         tensors: list[Tensor] = []
+        (modules,) = self._parts
         key = (
             kind,
             take_apart((args, kwargs), tensors),
             _handlers(),
-            tuple([part.training for part in self._parts[0]]),
-            tuple([(id(p), p.shape, p.dtype, p.device, p.requires_grad) for p in self.objective.parameters()]),
-            tuple([(buffer.shape, buffer.dtype, buffer.device) for buffer in self.objective.buffers()]),
+            tuple([part.training for part in modules]),
+            tuple(
+                [
+                    None if p is None else (id(p), p.shape, p.dtype, p.device, p.requires_grad)
+                    for part in modules
+                    for p in part._parameters.values()
+                ]
+            ),
+            tuple(
+                [
+                    None if buffer is None else (buffer.shape, buffer.dtype, buffer.device)
+                    for part in modules
+                    for buffer in part._buffers.values()
+                ]
+            ),
             torch.get_default_dtype(),
             _autocast(),
         )

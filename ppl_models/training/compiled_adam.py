@@ -54,7 +54,10 @@ class CompiledAdam:
             return None
         self._rate.fill_(group["lr"])
         loss, parts, (norm,) = graph(tensors, self._state(graph.trained))
-        first, second, *others = torch.stack([number.to(loss) for number in (loss, norm, *parts.values())]).tolist()
+        numbers = [loss, norm, *parts.values()]
+        if loss.device.type != "cpu":  # one wait for the device, not one each
+            numbers = list(torch.stack([number.to(loss) for number in numbers]).cpu())
+        first, second, *others = [number.item() for number in numbers]
         return Gradient(first, dict(zip(parts, others, strict=True)), second, norm)
 
     def _state(self, trained: Sequence[nn.Parameter]) -> list[Tensor]:
