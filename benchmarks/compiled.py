@@ -21,6 +21,7 @@ from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO
 from ppl_models.training import CompiledObjective
 from ppl_models.training.compiled_adam import CompiledAdam
+from ppl_models.training.options import make_optimizer
 
 # One thread, as torch has here; read when JAX is first imported.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -173,7 +174,7 @@ def vae() -> Iterator[Row]:
         optimizer.step()
 
     module = ELBO()(model, guide)
-    eager_optimizer = torch.optim.Adam(list(module.parameters()), lr=1e-4)
+    eager_optimizer = make_optimizer(torch.optim.Adam, module.parameters(), lr=1e-4)  # as fit does
 
     def eager() -> None:
         eager_optimizer.zero_grad()

@@ -23,6 +23,7 @@ from ppl_models.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO
 from ppl_models.training import train
 from ppl_models.training.denormals import flushing_denormals
+from ppl_models.training.options import make_optimizer
 
 BATCH, ROUNDS = 128, 7
 
@@ -60,7 +61,7 @@ def bare(kind: str, x: Tensor) -> float:
     model, guide = pair(kind)
     guide.setup(x[:BATCH])
     module = ELBO()(model, guide)
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    optimizer = make_optimizer(torch.optim.Adam, module.parameters(), lr=1e-3)  # as train does
     with Minibatch(len(x)), pyro.validation_enabled(False), flushing_denormals():
         start = time.perf_counter()
         for rows in torch.randperm(len(x)).split(BATCH):

@@ -198,6 +198,26 @@ def test_gradients_are_clipped_before_the_step(x):
     assert unclipped.log_scale.detach().norm() > 1e-6 * 10
 
 
+@pytest.mark.parametrize("optim", [torch.optim.Adam, torch.optim.AdamW])
+def test_the_fused_optimizer_is_the_optimizer(x, optim, monkeypatch):
+    found, kinds = [], []
+    post = optim.__init__
+
+    def watched(self, *args, **kwargs):
+        post(self, *args, **kwargs)
+        kinds.append(self.defaults["fused"])
+
+    monkeypatch.setattr(optim, "__init__", watched)
+    for make in (optim, functools.partial(optim)):  # what is no class of torch's is called as it is
+        gaussian = OffsetGaussian(2)
+        guide = MeanFieldGuide(gaussian)
+        fit(gaussian, guide, x, optim=make, lr=0.1, steps=20, seed=0, progress=False)
+        found.append([p.detach() for p in [*gaussian.parameters(), *guide.parameters()]])
+    assert kinds == [True, None]
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-12)
+
+
 def test_schedules(x):
     assert fitted(x, steps=4, lr=0.1)[2].history["learning_rate"].tolist() == [0.1] * 4
     cosine = fitted(x, steps=4, lr=0.1, schedule="cosine")[2].history["learning_rate"]

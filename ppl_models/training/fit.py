@@ -25,7 +25,7 @@ from ppl_models.training.convergence import Converged
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import loss_and_gradient
 from ppl_models.training.modes import evaluating
-from ppl_models.training.options import Optimizer, check_options
+from ppl_models.training.options import Optimizer, check_options, make_optimizer
 from ppl_models.training.pairs import check_pair, find_parameters
 from ppl_models.training.progress_bar import progress_bar
 from ppl_models.training.random_state import random_state, restored
@@ -70,7 +70,7 @@ def fit(
         guide: Any Pyro guide of it. Ours are set up here if they are not yet.
         *args: Arguments of both; tensors among them are what minibatches are cut from, by their first dimension.
         objective: What to maximise; ``ELBO()`` by default.
-        optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``.
+        optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``; ``torch.optim.Adam`` is made fused.
         lr: Learning rate.
         schedule: ``"constant"``, ``"cosine"`` (to zero at the last step), ``"study"`` (constant for 150 epochs, then
             linearly to zero at the 1000th), or a function from the optimizer to a torch scheduler, which is stepped
@@ -158,7 +158,8 @@ def fit(
                 "got a model without it. Write pyro.plate('data', len(x))."
             )
         result.num_parameters = sum(p.numel() for p in parameters.values())
-        optimizer = optim(list(parameters.values()), lr=lr)
+        # A compiled step makes Adam's update itself.
+        optimizer = make_optimizer(optim, parameters.values(), lr=lr, fused=not compile)
         eager, whole_step = objective(model, guide), None
         compiled = CompiledObjective(eager, fallback=compile == "auto") if compile else None
         if compiled is not None and CompiledAdam.takes(optimizer):

@@ -20,7 +20,7 @@ from ppl_models.training.batches import Transform
 from ppl_models.training.compile import Compile
 from ppl_models.training.interrupts import Interrupted, Signals
 from ppl_models.training.loaders import Unpack
-from ppl_models.training.options import Optimizer, check_options
+from ppl_models.training.options import Optimizer, check_options, make_optimizer
 from ppl_models.training.pairs import check_pair
 from ppl_models.training.result import TrainResult
 from ppl_models.training.saving import read_file
@@ -113,7 +113,7 @@ def train(
         num_batches: How many batches make an epoch, for loaders without a length.
         num_validation_data: The same of ``validation``.
         objective: What to maximise; ``ELBO()`` by default.
-        optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``.
+        optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``; ``torch.optim.Adam`` is made fused.
         lr: Learning rate.
         schedule: ``"constant"``, ``"cosine"`` (to zero at the last step), ``"study"`` (constant for 150 epochs, then
             linearly to zero at the 1000th), or a function from the optimizer to a torch scheduler, which is stepped
@@ -221,7 +221,10 @@ def train(
         guide,
         objective=objective,
         compile=compile,
-        optimizer=lambda parameters: optim(parameters, lr=lr),
+        # With half precision, Lightning scales gradients, and fused optimizers would do so themselves.
+        optimizer=lambda parameters: make_optimizer(
+            optim, parameters, lr=lr, fused=not str(precision).startswith("16")
+        ),
         schedule=schedule,
         epochs=epochs,
         max_grad_norm=max_grad_norm,
