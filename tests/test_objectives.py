@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 from contextlib import nullcontext
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +14,7 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
 from torch import nn
 from torch.distributions import kl_divergence
 
@@ -22,6 +24,8 @@ from guides.plates import Minibatch
 from ppl_models import OffsetGaussian
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, gradient_report, log_weights
 from ppl_models.objectives.log_weights import Score
+from ppl_models.objectives.rows import plate_of_rows
+from ppl_models.training.modes import evaluating
 from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
 from tests.contract.registry import full_rank, halves, one_gradient, wide
 
@@ -775,13 +779,36 @@ def test_chunks_reach_parameters_that_no_module_shows():
 class Rows(nn.Module):
     """An encoder that counts the rows it sees, and may look at all of them together."""
 
-    def __init__(self, centre=False):
+    def __init__(self, mix=lambda x: x, num_features=3):
         super().__init__()
-        self.linear, self.centre, self.seen = nn.Linear(3, 4), centre, 0
+        self.linear, self.mix, self.seen = nn.Linear(num_features, 4), mix, 0
+
+    def forward(self, x, scale=1.0):
+        self.seen += len(x)
+        return self.linear(self.mix(x)) * 0.3
+
+
+def centre(x):
+    return x - x.mean(0)
+
+
+def centre_threes(x):
+    return torch.cat([centre(rows) for rows in x.split(3)])
+
+
+class Gated(nn.Module):
+    """Mixes rows by a weight that is zero at the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x):
-        self.seen += len(x)
-        return self.linear(x - x.mean(0) if self.centre else x) * 0.3
+        return x + self.weight * centre(x)
+
+
+def normalise():
+    return nn.BatchNorm1d(3)
 
 
 def in_chunks_and_at_once(model, guide, x, **options):
@@ -800,15 +827,59 @@ def in_chunks_and_at_once(model, guide, x, **options):
     return found[1][1]
 
 
-CENTRED = {"alone": (False, 7), "together": (True, 2 * 3 * 7)}
+MIXED = {
+    "alone": (nn.Identity, 7),
+    "together": (lambda: centre, 2 * 3 * 7),
+    "in groups": (lambda: centre_threes, 2 * 3 * 7),
+    "by a weight of zero": (Gated, 2 * 3 * 7),
+    "normalised": (normalise, 2 * 3 * 7),
+}
 
 
-@pytest.mark.parametrize(("centre", "seen"), CENTRED.values(), ids=CENTRED)
+@pytest.mark.parametrize(("make", "seen"), MIXED.values(), ids=MIXED)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_chunks_are_of_rows_that_do_not_need_each_other(centre, seen, scaled):
+def test_chunks_are_of_rows_that_do_not_need_each_other(make, seen, scaled):
     vae, x = PROBLEMS["linear_vae"]().model, torch.randn(7, 3)
     with Minibatch(20) if scaled else nullcontext():
-        assert in_chunks_and_at_once(vae, MeanFieldGuide(vae, encoder=Rows(centre)), x) == seen
+        assert in_chunks_and_at_once(vae, MeanFieldGuide(vae, encoder=Rows(make())), x) == seen
+
+
+def test_rows_are_tried_again_where_they_are_others():
+    """In another mode; after too few rows to tell; where something else has as many entries as the data."""
+
+    def scaled(x, scale):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True) * scale, 1.0).to_event(1), obs=x)
+
+    x, scale = torch.randn(7, 3), torch.tensor([1.0, 2.0, 3.0])
+    cases = [
+        (normalise(), (x, scale), (x, scale)),
+        (centre, (x[:1], scale), (x, scale)),
+        (lambda x: x, (x, scale), (x[:3], scale)),
+        (lambda x: x, (x[:2, :2], torch.ones(2)), (x[:2, :2], scale[:2])),
+    ]
+    for mix, first, then in cases:
+        guide, found = MeanFieldGuide(scaled, encoder=Rows(mix, then[0].shape[1])).setup(*then), []
+        for chunks in ({}, {"chunk_size": 4}):
+            objective = IWAE(num_particles=8, **chunks)
+            with evaluating(guide):
+                objective.loss(scaled, guide, *first)
+            pyro.set_rng_seed(0)
+            found.append(objective.loss(scaled, guide, *then))
+        assert found[0] == pytest.approx(found[1], abs=1e-10)
+
+
+def test_trying_rows_leaves_everything_as_it_was():
+    vae, x = PROBLEMS["linear_vae"]().model, torch.randn(7, 3)
+    norm = nn.BatchNorm1d(3, momentum=1.0)  # it keeps the mean of the last batch
+    guide = MeanFieldGuide(vae, encoder=Rows(norm)).setup(x)
+    before, noise = [p.clone() for p in guide.parameters()], torch.random.get_rng_state()
+    draw = partial(IWAE(num_particles=6, chunk_size=2)._draw, vae, guide)
+    assert plate_of_rows(draw, (vae, guide), (x,), {}) is None
+    assert all(torch.equal(p, was) for p, was in zip(guide.parameters(), before, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), noise)
+    torch.testing.assert_close(norm.running_mean, x.mean(0))
 
 
 def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
@@ -822,6 +893,21 @@ def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
             pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0])
 
     assert in_chunks_and_at_once(seven, MeanFieldGuide(seven, encoder=Rows()), x) == 2 * 3 * 7
+
+    def rates(x):
+        with pyro.plate("data", 7):
+            return pyro.sample("z", dist.Gamma(2.0, 1.0))
+
+    class Rates(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor(1.5))
+
+        def forward(self, x):
+            with pyro.plate("data", 7):
+                pyro.sample("z", dist.Gamma(2.0, self.rate))
+
+    IWAE(num_particles=6, chunk_size=2).loss(rates, Rates(), x)  # seven of them, whatever the rows
 
     def sums(x):
         with pyro.plate("data", len(x)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from guides.rescoring import Rescoring
 from ppl_models.objectives.chunks import Gradients, RandomState, slices, with_gradient_of
 from ppl_models.objectives.kl_weights import KLWeights
 from ppl_models.objectives.log_weights import RECONSTRUCTION, LogWeights, Score, total, weigh
-from ppl_models.objectives.rows import draw_rows, plate_of_rows
+from ppl_models.objectives.rows import draw_rows, has_rows, kind_of_rows, plate_of_rows
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting
 
 __all__ = ["Estimate", "Objective", "ObjectiveModule"]
@@ -295,13 +295,14 @@ class Objective(PyroELBO):
     def _estimate_in_chunks(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Estimate:
         assert self.chunk_size is not None, "asked for by the caller"
         pair = self._pair_of(model, guide, args, kwargs)
-        if self.kl is not None and self.kl.free_bits:  # they depend on the mean over all data
+        # Free bits depend on the mean over all data; of two rows, each might be broadcast in the place of the other.
+        if not has_rows(args, least=3) or (self.kl is not None and self.kl.free_bits):
             plate = None
         else:
-            if not pair.rows_tried:
-                pair.plate = plate_of_rows(partial(self._draw, model, guide), args, kwargs)
-                pair.rows_tried = True
-            plate = pair.plate
+            kind = kind_of_rows((model, guide), args, kwargs)
+            if kind not in pair.plates:
+                pair.plates[kind] = plate_of_rows(partial(self._draw, model, guide), (model, guide), args, kwargs)
+            plate = pair.plates[kind]
         size = 0 if plate is None else len(args[0]) * self.chunk_size // self.num_particles
         if plate is None or size == 0:
             return self._estimate_by_particles(model, guide, args, kwargs)
@@ -360,16 +361,15 @@ class _Pair:
         guide: The guide.
         kind: The kind of arguments.
         nesting: How many dimensions their plates take, once that is known.
-        rows_tried: Whether it is known if rows of data can be taken without the others.
-        plate: The plate of these rows, if they can.
+        plates: The plate whose members are the rows of the arguments, if they can be taken without the others; by the
+            kind of rows.
     """
 
     model: Any
     guide: Any
     kind: Any
     nesting: int | None = None
-    rows_tried: bool = False
-    plate: str | None = None
+    plates: dict[Hashable, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

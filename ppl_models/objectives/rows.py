@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guides.noise import Share
 from guides.rescoring import Rescoring
-from ppl_models.objectives.chunks import RandomState, slices
+from ppl_models.objectives.chunks import RandomState, leaves_of
 from ppl_models.objectives.log_weights import LogWeights
 from ppl_models.objectives.traces import PARTICLES
 
-__all__ = ["draw_rows", "plate_of_rows", "take_rows"]
+__all__ = ["draw_rows", "has_rows", "kind_of_rows", "plate_of_rows", "take_rows"]
 
 #: From arguments, keyword arguments and which particles (all if ``None``) to their log-weights.
 Draw = Callable[[Any, Any, slice | None], tuple[LogWeights, list[Rescoring]]]
@@ -38,6 +40,24 @@ def take_rows(value: Any, rows: slice, *, of: int) -> Any:
     return value
 
 
+def has_rows(args: Any, *, least: int) -> bool:
+    """Whether the first argument is a tensor with so many rows."""
+    return bool(args) and isinstance(args[0], Tensor) and args[0].dim() > 0 and len(args[0]) >= least
+
+
+def kind_of_rows(parts: Iterable[Any], args: Any, kwargs: Any) -> Hashable:
+    """What must be as it was for rows that stood alone to do so again: which tensors have rows, and training modes."""
+    modes = [m.training for part in parts if isinstance(part, nn.Module) for m in part.modules()]
+    return tuple(modes), _which_have_rows((args, kwargs), of=len(args[0]))
+
+
+def _which_have_rows(value: Any, *, of: int) -> Hashable:
+    if isinstance(value, Tensor):
+        return value.dim() > 0 and len(value) == of
+    parts = value.values() if isinstance(value, dict) else value if type(value) in (tuple, list) else ()
+    return tuple([_which_have_rows(part, of=of) for part in parts])
+
+
 def draw_rows(
     draw: Draw, args: Any, kwargs: Any, plate: str, rows: slice, particles: slice | None = None
 ) -> tuple[LogWeights, list[Rescoring]]:
@@ -50,34 +70,59 @@ def draw_rows(
     return weights, rescorings
 
 
-def plate_of_rows(draw: Draw, args: Any, kwargs: Any) -> str | None:
+def plate_of_rows(draw: Draw, parts: Iterable[Any], args: Any, kwargs: Any) -> str | None:
     """Give the plate whose members are the rows of the arguments, if each row has the same terms without the others.
 
-    That is seen by trying, with one particle: an argument may be of another kind, and a network normalise its batch.
+    That is seen by trying, with one particle: the first row alone, and all others without it, so that no group of rows
+    stays together. An argument may be of another kind, and a network normalise its batch. Parameters are moved
+    meanwhile, for a layer that mixes rows may begin with weights of zero; they and all buffers then are as before.
+
+    Args:
+        draw: Draws particles.
+        parts: Model and guide.
+        args: Their arguments; the first is a tensor of three rows at least.
+        kwargs: Their keyword arguments.
     """
-    if not (args and isinstance(args[0], Tensor) and args[0].dim()):
-        return None
-    state, num_data, one = RandomState.capture(), len(args[0]), slice(0, 1)
+    state, num_data = RandomState.capture(), len(args[0])
     try:
-        with torch.no_grad():
-            whole, _ = draw(args, kwargs, one)
-            # Of runs of one particle each, the first dimension is theirs and no plate's.
-            sizes = dict(zip(reversed(whole.plates), reversed(whole.values.shape), strict=False))
-            plate = next((name for name, size in sizes.items() if size == num_data and name != PARTICLES), None)
-            if plate is None:
+        with torch.enable_grad():
+            whole, _ = draw(args, kwargs, slice(0, 1))
+            parameters = leaves_of(whole.values.sum())
+        # Of runs of one particle each, the first dimension is theirs and no plate's.
+        sizes = dict(zip(reversed(whole.plates), reversed(whole.values.shape), strict=False))
+        plate = next((name for name, size in sizes.items() if size == num_data and name != PARTICLES), None)
+        if plate is None:
+            return None
+
+        def terms(rows: slice) -> Tensor:
+            state.restore()
+            weights, _ = draw_rows(draw, args, kwargs, plate, rows, slice(0, 1))
+            return torch.stack(list(weights.terms.values()))
+
+        buffers = [buffer for part in parts if isinstance(part, nn.Module) for buffer in part.buffers()]
+        with torch.no_grad(), _elsewhere(parameters, buffers):
+            try:
+                expected = terms(slice(0, num_data))
+                found = torch.cat([terms(slice(0, 1)), terms(slice(1, num_data))], -1 - list(sizes).index(plate))
+            except Exception:  # all rows together have just been drawn: they are more than so many data
                 return None
-            parts = []
-            for rows in slices(num_data, max(num_data // 2, 1)):
-                state.restore()
-                try:
-                    parts.append(draw_rows(draw, args, kwargs, plate, rows, one)[0])
-                except Exception:  # all rows together have just been drawn: they are more than so many data
-                    return None
-            dim = -1 - list(sizes).index(plate)
+        precision = torch.finfo(expected.dtype).eps ** 0.5
+        same = found.shape == expected.shape and torch.allclose(found, expected, rtol=precision, atol=precision)
+        return plate if same else None
     finally:
         state.restore()
-    found = torch.stack([torch.cat([part.terms[name] for part in parts], dim) for name in whole.terms])
-    expected = torch.stack(list(whole.terms.values()))
-    precision = torch.finfo(expected.dtype).eps ** 0.5
-    same = torch.allclose(found, expected, rtol=precision, atol=precision, equal_nan=True)
-    return plate if same else None
+
+
+@contextmanager
+def _elsewhere(parameters: list[Tensor], buffers: list[Tensor]) -> Iterator[None]:
+    """Move parameters a little, each away from zero, and bring them and buffers back."""
+    before = [(tensor, tensor.detach().clone()) for tensor in parameters + buffers]
+    try:
+        for parameter in parameters:
+            # As far, for the output of a layer, whatever its width; and past autograd, for all is as before in the end.
+            far = 0.1 / math.sqrt(max(math.prod(parameter.shape[1:]), 1))
+            parameter.data.add_(far * torch.copysign(torch.randn_like(parameter), parameter))
+        yield
+    finally:
+        for tensor, value in before:
+            tensor.data.copy_(value)
