@@ -21,12 +21,13 @@ SMALL, FEW = 0.01, 0.01
 UNITS = Threshold(
     1.0,
     float("-inf"),
-    f"Yuri Burda et al., 2016, https://arxiv.org/abs/1509.00519, section 5.2: active if the variance exceeds {ACTIVE}",
+    f"Yuri Burda et al., 2016, https://arxiv.org/abs/1509.00519, section 5: active if the variance exceeds {ACTIVE}",
 )
 INFORMED = Threshold(
     FEW,
     float("-inf"),
-    f"James Lucas et al., Don't Blame the ELBO!, 2019, https://arxiv.org/abs/1911.02469, definition 1, with {SMALL} nats",
+    "James Lucas et al., Don't Blame the ELBO!, 2019, https://arxiv.org/abs/1911.02469, definition 1, with "
+    f"{SMALL} nats",
 )
 
 _ADVICE = "Give the latents more to do: KLWeights as warm-up, a weaker decoder, or fewer of them."
@@ -44,7 +45,8 @@ def collapse(vectors: Tensor, names: list[str], divergences: Mapping[str, Tensor
         divergences: :math:`\log q - \log p` of the draws, by site or by sites drawn as one vector, ``(S, N)``.
 
     References:
-        Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, Importance Weighted Autoencoders, 2016, section 5.2.
+        Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, Importance Weighted Autoencoders, 2016,
+        https://arxiv.org/abs/1509.00519, section 5.
     """
     if vectors.shape[1] < 2:
         return []

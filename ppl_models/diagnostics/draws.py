@@ -50,7 +50,7 @@ class Draws:
         log_likelihood: By observed site, the log density of each datum, ``(S, *batch)``.
         log_p: The log joint of model and data, ``(S, *independent plates)``.
         log_q: The log density of the guide, or what stands for it, likewise.
-        divergences: By latent, or by the names of those that are drawn as one vector, log q less the log prior, likewise.
+        divergences: By latent, or by the names of those that are drawn as one vector, log q less the log prior.
         independent: The independent plates, from left to right.
     """
 

@@ -25,13 +25,13 @@ __all__ = [
 
 PASS, DOUBTFUL, FAIL = LEVELS = ("pass", "doubtful", "fail")
 
-#: The yardstick of all errors: an answer passes that is as good as those of so many exact draws from the posterior. With
+#: The yardstick of all errors: an answer passes that is as good as those of so many exact draws of the posterior. With
 #: 100, what the draws add to a posterior's spread is a factor of sqrt(1 + 1 / 100) (Andrew Gelman et al., Bayesian Data
 #: Analysis, 3rd ed., 2013, http://www.stat.columbia.edu/~gelman/book/, section 10.5).
 MANY_DRAWS = 100
 
-#: ... and fails if it is worse than those of so many: "around a dozen" are enough for most purposes (David J. C. MacKay,
-#: Information Theory, Inference, and Learning Algorithms, 2003, https://www.inference.org.uk/mackay/itila/, section 29.1).
+#: ... and fails if it is worse than those of so many, the fewest that may do (David J. C. MacKay, Information Theory,
+#: Inference, and Learning Algorithms, 2003, https://www.inference.org.uk/mackay/itila/, section 29.1).
 FEW_DRAWS = 12
 
 #: How often, at most, chance alone lifts any of the numbers of a finding over its threshold.
@@ -125,8 +125,8 @@ def levels_of(
 ) -> Tensor:
     r"""Judge numbers with standard errors: 0 (pass), 1 (doubtful) or 2 (fail) for each.
 
-    A number fails if it is surely beyond ``threshold.fails``, and passes if it may be within ``threshold.passes`` and is
-    surely within ``threshold.fails``. *Surely* means by z standard errors, where z is such that, of all n numbers, none
+    A number fails if it is surely beyond ``threshold.fails``, and passes if it may be within ``threshold.passes`` and
+    is surely within ``threshold.fails``. *Surely* means by z standard errors, where z is such that, of all n numbers, none
     is that far off by chance but once in a hundred times (Bonferroni). One whose error is unknown is doubtful.
 
     Args:

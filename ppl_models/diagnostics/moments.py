@@ -149,9 +149,9 @@ class Differences:
 def corrected(draws: Tensor, weights: Tensor) -> Differences:
     r"""Hold a guide's draws against themselves, weighted.
 
-    With weights that sum to 1, the difference of means is :math:`\sum_s (1 / S - w_s) (x_s - \hat\mu)`, and the sum of the
-    squares of its terms is the variance of it: the chance in the draws themselves cancels, and a guide whose weights
-    are all equal has no difference and no error.
+    With weights that sum to 1, the difference of means is :math:`\sum_s (1 / S - w_s) (x_s - \hat\mu)`, and the sum of
+    the squares of its terms is its variance: the chance in the draws themselves cancels, and a guide whose weights are
+    all equal has no difference and no error.
 
     Args:
         draws: Shape ``(S, D)``.

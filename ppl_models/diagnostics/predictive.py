@@ -26,7 +26,10 @@ P_VALUE = Threshold(
     "Valen E. Johnson, Revised standards for statistical evidence, 2013, https://doi.org/10.1073/pnas.1313476110",
 )
 
-_ADVICE = "Look at data drawn from the model (to_arviz, az.plot_ppc): give it heavier tails, overdispersion or what else they lack."
+_ADVICE = (
+    "Look at data drawn from the model (to_arviz, az.plot_ppc), and give it what they lack: heavier tails, "
+    "overdispersion, other predictors."
+)
 
 
 def predictive_check(
@@ -38,8 +41,8 @@ def predictive_check(
     :math:`z'`, the rank of :math:`\log p(x_i \mid z')` among T values :math:`\log p(\tilde x_i \mid z')`,
     :math:`\tilde x_i \sim p(\cdot \mid z')`, is therefore uniform and independent over the data, though they were
     fitted. (Not so with an average over posterior draws, which is drawn to the middle.) A Kolmogorov-Smirnov test gives
-    a p-value for each of several draws :math:`z'`, and Cauchy's combination makes one of these. Parameters fitted to the
-    same data draw it upwards.
+    a p-value for each of several draws :math:`z'`, and Cauchy's combination makes one of these. Parameters fitted to
+    the same data draw it upwards.
 
     Args:
         drawing: Of the model and guide.

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ReferenceChains"]
 
-_VEHTARI = (
-    "Aki Vehtari et al., Rank-normalization, folding, and localization, 2021, https://arxiv.org/abs/1903.08008, section"
-)
+_VEHTARI = "Aki Vehtari et al., Rank-normalization, folding, and localization, 2021, https://arxiv.org/abs/1903.08008"
 _BETANCOURT = (
     "Michael Betancourt, A Conceptual Introduction to Hamiltonian Monte Carlo, 2017, https://arxiv.org/abs/1701.02434"
 )
 
 #: A bad reference says nothing of the guide, neither good nor bad: it makes a verdict doubtful, and never a failure.
 DIVERGENCES = Threshold(0.0, math.inf, f"{_BETANCOURT}, section 6.2")
-R_HAT = Threshold(1.01, math.inf, f"{_VEHTARI} 4.1")
-EFFECTIVE = Threshold(400.0, -math.inf, f"{_VEHTARI} 4.1")
+R_HAT = Threshold(1.01, math.inf, f"{_VEHTARI}")
+EFFECTIVE = Threshold(400.0, -math.inf, f"{_VEHTARI}")
 ENERGY = Threshold(0.3, -math.inf, f"{_BETANCOURT}, section 6.1; 0.3 is Stan's")
 
 

@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per finding: ``level``, ``value``, ``standard_error``, ``passes``, ``fails``, ``source``, ``advice``."""
+        """One row per finding, with its level, numbers, the source of its threshold, advice and detail."""
         import pandas as pd
 
         rows = [
