@@ -126,8 +126,8 @@ def levels_of(
     r"""Judge numbers with standard errors: 0 (pass), 1 (doubtful) or 2 (fail) for each.
 
     A number fails if it is surely beyond ``threshold.fails``, and passes if it may be within ``threshold.passes`` and
-    is surely within ``threshold.fails``. *Surely* means by z standard errors, where z is such that, of all n numbers, none
-    is that far off by chance but once in a hundred times (Bonferroni). One whose error is unknown is doubtful.
+    is surely within ``threshold.fails``. *Surely* means by z standard errors, where z is such that, of all n numbers,
+    none is that far off by chance but once in a hundred times (Bonferroni). One whose error is unknown is doubtful.
 
     Args:
         value: Shape ``(n,)``.
