@@ -22,6 +22,7 @@ from benchmarks import (
     toy,
     training,
     two_sided,
+    verdict,
 )
 
 PARTS = {
@@ -33,6 +34,7 @@ PARTS = {
     "posteriors": posteriors.posteriors,
     "regressions": posteriors.regressions,
     "two-sided": two_sided.two_sided,
+    "verdict": verdict.verdict,
     "convergence": convergence.convergence,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guides.errors import PplError
-from ppl_models import data_command
+from ppl_models import check_command, data_command
 
 if TYPE_CHECKING:
     from ppl_models.demo import DemoResult, Row
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_command.app, name="data")
+app.command("check")(check_command.check_run)
 
 
 def main() -> None:
@@ -41,8 +42,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code.
 
-    What is wrong with the input or the disk is said in one line on standard error, with code 2; an interrupt in one
-    line, with code 130.
+    What is wrong with the input or the disk is said in one line on standard error, with code 2, or 3 from ``check``,
+    where 0 to 2 are verdicts; an interrupt in one line, with code 130.
 
     Args:
         arguments: What stands after the program's name.
@@ -54,25 +55,26 @@ def run(arguments: Sequence[str]) -> int:
     """
     # Said once by every import of ArviZ 0.23: the announcement of its 1.0.
     warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing a major refactor", category=FutureWarning)
+    wrong = check_command.WRONG if list(arguments[:1]) == ["check"] else _WRONG
     try:
         code = app(list(arguments), prog_name=_NAME, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except (PplError, OSError) as error:
-        return _complain(str(error))
+        return _complain(str(error), wrong)
     except Exception as error:
         # Wrong usage. Its class is click's or typer's own, by typer's version; what they share is this method.
         if not hasattr(error, "format_message"):
             raise
-        return _complain(f"{error.format_message().rstrip('.')}. See {_NAME} --help.")
+        return _complain(f"{error.format_message().rstrip('.')}. See {_NAME} --help.", wrong)
     if code == _INTERRUPTED:
         typer.echo("interrupted", err=True)
     return code if isinstance(code, int) else 0
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, code: int) -> int:
     typer.echo(f"error: {' '.join(message.split())}", err=True)
-    return _WRONG
+    return code
 
 
 def _show_version(wanted: bool) -> None:

@@ -729,7 +729,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "movedim(place, 0)[: rows.stop - rows.start]",
         EVIDENCE,
     ),
-    ("ppl_models/diagnostics/evidence.py", "        _float64(model, guide, args),\n", "", EVIDENCE),
+    ("ppl_models/diagnostics/evidence.py", "        widened(model, guide, args),\n", "", EVIDENCE),
 ]
 
 

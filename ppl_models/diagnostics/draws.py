@@ -12,12 +12,13 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from guides.errors import ModelError
 from guides.plates import depth, sum_to
 from ppl_models.diagnostics.parts import parts_of
-from ppl_models.objectives.log_weights import weigh
+from ppl_models.objectives.log_weights import RECONSTRUCTION, weigh
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting, sites_of
 
 __all__ = ["Drawing", "Draws", "SiteShape"]
@@ -49,6 +50,7 @@ class Draws:
         log_likelihood: By observed site, the log density of each datum, ``(S, *batch)``.
         log_p: The log joint of model and data, ``(S, *independent plates)``.
         log_q: The log density of the guide, or what stands for it, likewise.
+        divergences: By latent, or by the names of those that are drawn as one vector, log q less the log prior.
         independent: The independent plates, from left to right.
     """
 
@@ -58,6 +60,7 @@ class Draws:
     log_likelihood: dict[str, Tensor]
     log_p: Tensor
     log_q: Tensor
+    divergences: dict[str, Tensor]
     independent: tuple[str, ...]
 
     @property
@@ -109,6 +112,7 @@ class Drawing:
             log_likelihood=_joined([run.log_likelihood for run in runs]),
             log_p=torch.cat([run.log_p for run in runs]),
             log_q=torch.cat([run.log_q for run in runs]),
+            divergences=_joined([run.divergences for run in runs]),
             independent=runs[0].independent,
         )
 
@@ -129,6 +133,51 @@ class Drawing:
                 ) from error
             runs.append({name: self._laid_out(trace.nodes[name], size) for name in self.shapes})
         return _joined(runs)
+
+    def given(
+        self, latents: Mapping[str, Tensor], observed: Mapping[str, Tensor] | None = None, *, generate: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Run the model with its latents held at given values.
+
+        Args:
+            latents: Of every latent, ``(R, *batch, *event)``.
+            observed: Data to score in place of the model's own, by observed site: ``(*batch, *event)``.
+            generate: Whether data are drawn anew, one set for each of the R.
+
+        Returns:
+            By observed site, the data, ``(R, *batch, *event)``, and their log densities, ``(R, *batch)``.
+        """
+        num, start, values, scores = len(next(iter(latents.values()))), 0, [], []
+        for size in self._batches(num):
+            held = {name: self._placed(name, value[start : start + size]) for name, value in latents.items()}
+            start += size
+            if observed is not None:
+                held |= {name: self._placed(name, value[None]) for name, value in observed.items()}
+            free = observed is not None or generate
+            model = poutine.condition(poutine.uncondition(self.model) if free else self.model, data=held)
+            with poutine.block(), self._particles(size):
+                trace = prune_subsample_sites(poutine.trace(model).get_trace(*self.args))
+            found, log_probs = {}, {}
+            for site in sites_of(trace):
+                name = site["name"]
+                if name in latents or _is_factor(site):
+                    continue
+                shape = self.shapes[name]
+                log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+                found[name] = self._laid_out(site, size)
+                plain = SiteShape(0, shape.plates, shape.batch_dim)
+                log_probs[name] = _lay_out(log_prob, plain, self.nesting, size)
+            values.append(found)
+            scores.append(log_probs)
+        return _joined(values), _joined(scores)
+
+    def _placed(self, name: str, value: Tensor) -> Tensor:
+        """Lay out draws ``(size, *batch, *event)`` as the model has them among particles."""
+        shape = self.shapes[name]
+        if self.nesting is None:
+            return value[0]
+        own = value.shape[value.dim() - shape.event_dim - shape.batch_dim :]
+        return value.reshape(len(value), *[1] * (self.nesting - shape.batch_dim), *own)
 
     def _batches(self, num_samples: int) -> list[int]:
         return [min(self.most, num_samples - start) for start in range(0, num_samples, self.most)]
@@ -164,7 +213,8 @@ class Drawing:
         log_q = log_p - weights.values
         names = {dim: name for shape in self.shapes.values() for dim, name in shape.plates.items()}
         independent = tuple(names[-dim] for dim in weights.depths if -dim in names)
-        return Draws(latents, observed, predicted, log_likelihood, log_p, log_q, independent)
+        divergences = {name: -term for name, term in weights.terms.items() if name != RECONSTRUCTION}
+        return Draws(latents, observed, predicted, log_likelihood, log_p, log_q, divergences, independent)
 
     def _laid_out(self, site: Any, size: int) -> Tensor:
         return _lay_out(torch.as_tensor(site["value"]), self.shapes[site["name"]], self.nesting, size)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guides import Guide
 from guides.errors import DataError, ModelError, OptionError, choose, positive, whole_number
@@ -20,8 +19,8 @@ from ppl_models.diagnostics.draws import Drawing, Draws, SiteShape
 from ppl_models.diagnostics.noise_space import NoiseSpace
 from ppl_models.diagnostics.normal_space import NormalSpace
 from ppl_models.diagnostics.parts import parts_of
+from ppl_models.diagnostics.precision import widened
 from ppl_models.reference import nuts
-from ppl_models.reference.float64 import in_float64
 from ppl_models.training.batches import check_finite
 from ppl_models.training.modes import evaluating
 
@@ -246,7 +245,7 @@ def evidence(
         torch.random.fork_rng(enabled=seed is not None),
         evaluating(model, guide),
         pyro.validation_enabled(False),
-        _float64(model, guide, args),
+        widened(model, guide, args),
     ):
         if seed is not None:
             torch.manual_seed(seed)
@@ -353,10 +352,3 @@ def _is_chains(posterior: Any) -> bool:
 
 def _nuts(model: Callable[..., Any], args: tuple[Any, ...], seed: int | None) -> InferenceData:
     return nuts(model, *args, seed=int(torch.randint(2**31, ())) if seed is None else seed, progress=False)
-
-
-def _float64(model: Any, guide: Any, args: tuple[Any, ...]) -> AbstractContextManager[Any]:
-    """Widen whatever is narrower; what is float64 already needs no help."""
-    parameters = [p for m in (model, guide) if isinstance(m, nn.Module) for p in m.parameters()]
-    narrow = [p for p in (*parameters, *args) if isinstance(p, Tensor) and p.is_floating_point()]
-    return nullcontext() if all(p.dtype == torch.float64 for p in narrow) and narrow else in_float64()
