@@ -252,6 +252,40 @@ def test_a_killed_training_goes_on_from_what_is_on_disk(tmp_path, unbroken, step
     assert_same(have[1], unbroken[1])
 
 
+def test_global_parameters_go_on_too(tmp_path):
+    x = 3.0 * torch.randn(8)
+
+    def last(folder, **options):
+        pyro.clear_param_store()
+
+        def model(x):
+            scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+
+        try:
+            quiet(model, lambda x: None, x, epochs=2, batch_size=4, lr=0.5, folder=tmp_path / folder, **options)
+            return pyro.param("scale").item()
+        finally:
+            pyro.clear_param_store()
+
+    want = last("unbroken")
+    with pytest.raises(Killed):
+        last("broken", callbacks=[At(2, kill)], checkpoint_every=1)
+    assert last("broken", resume=True) == want
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, callbacks=[At(1, twice)])
+    assert not (tmp_path / "last.ckpt").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def random_crop(batch):
     """A transformation that draws from all three generators."""
     import random
@@ -336,6 +370,22 @@ def test_the_best_epoch_is_kept(tmp_path):
     assert_same(parameters(*again), parameters(model, guide))
     longer = run(tmp_path, epochs=60, resume=True, **options)
     assert longer.epochs == result.epochs
+
+
+def test_patience_is_for_losses_that_are_not_finite_too():
+    x = torch.randn(4, 1)
+    model = Conjugate()
+    guide = MeanFieldGuide(model, encoder=nn.Linear(1, 2))
+    far = torch.full((1, 1), 1e300)  # beyond what a square can be
+    result = quiet(model, guide, x, epochs=6, validation=far, patience=3)
+    assert (result.epochs, result.stopped_early, result.best_epoch) == (3, True, None)
+
+
+def test_epochs_without_a_validation_tell_none(tmp_path):
+    options = {"trainer": {"check_val_every_n_epoch": 2}, "patience": 2}
+    run(tmp_path, epochs=3, **options)
+    result = run(tmp_path, epochs=5, resume=True, **options)
+    assert result.history["validation_loss"].isna().tolist() == [True, False, True, False, True]
 
 
 def start(*options, **environment):
@@ -473,6 +523,8 @@ def test_data_that_are_not_finite_are_no_step_to_skip():
         quiet(model, guide, bad, epochs=1)
     with pytest.raises(DataError, match=r"batch 2 of epoch 0: argument 0 must be finite; got 1 NaN .* \(1, 2\)"):
         quiet(model, guide, DataLoader(TensorDataset(bad), batch_size=6), epochs=1)
+    with pytest.raises(DataError, match=r"validation batch 2: argument 0 must be finite; got 1 NaN .* \(1, 2\)"):
+        quiet(model, guide, GREY.round(), epochs=1, validation=DataLoader(TensorDataset(bad), batch_size=6))
 
 
 class Shrinking(Dataset):

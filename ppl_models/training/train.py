@@ -230,7 +230,11 @@ def train(
         signals=signals,
         settings=settings,
     )
-    watching: list[Callback] = [] if patience is None else [EarlyStopping("validation_loss", patience=patience)]
+    watching: list[Callback] = []
+    if patience is not None:
+        # A loss that is not finite is not smaller, and no more; our records are written at the end of the epoch.
+        when: dict[str, Any] = {"check_finite": False, "check_on_train_epoch_end": True}
+        watching.append(EarlyStopping("validation_loss", patience=patience, **when))
     if progress:
         watching.append(RichProgressBar(refresh_rate=10, leave=False, console_kwargs={"stderr": True}))
     watching.append(Checkpoints(place, every=checkpoint_every, signals=signals))

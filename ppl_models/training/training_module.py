@@ -186,6 +186,8 @@ class TrainingModule(LightningModule):
         sizes = self._sizes(args if batch["counts"] else ())
         with self._part_of(args, sizes, self.num_validation_data):
             loss = self.objective.loss(*self.pair, *args)
+        if not math.isfinite(loss):
+            check_finite(args, name=f"validation batch {batch['index']}: argument")
         if sizes[self.global_rank]:
             self._validation_sum += loss * sizes[self.global_rank] / self.num_validation_data
 
@@ -217,8 +219,12 @@ class TrainingModule(LightningModule):
         self.is_best = self._validation_loss < progress.best_loss
         if self.is_best:
             progress.best_loss, progress.best_epoch = self._validation_loss, self.current_epoch
+        self._validation_loss = math.nan  # the next epoch's is not known
         logged = {name: float(value) for name, value in record.items() if name not in ("epoch", "step")}
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
+
+    def on_train_end(self) -> None:
+        self.progress.finished = self.trainer.should_stop
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         scheduler = self.learning_rate.scheduler
