@@ -19,6 +19,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pyro import poutine
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -513,6 +515,28 @@ def test_too_many_of_them_stop_the_training():
     model, guide, x = exploding()
     with pytest.raises(DivergedError, match=r"training stopped at step \d+: loss nan; .*max_skipped=0"):
         quiet(model, guide, x, epochs=3, batch_size=4, max_skipped=0)
+
+
+def test_steps_that_look_for_a_scale_are_not_counted():
+    """Half precision multiplies its loss by a scale, too large at first, and skips what overflows."""
+    torch.set_default_dtype(torch.float32)
+    try:
+        model, guide, x = exploding()
+        x = x.float()
+        guide.setup(x)
+        before, skipped = parameters(model, guide), []
+        for data in (x[8:], x):
+            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10**6)
+            plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+            strategy = SingleDeviceStrategy(device=torch.device("cpu"), precision_plugin=plugin)
+            options = {"epochs": 30, "batch_size": 4, "strategy": strategy, "max_skipped": 30}
+            skipped.append(quiet(model, guide, data, **options).skipped)
+            assert 1 < scaler.get_scale() < 2.0**40
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert skipped == [0, 30]
+    assert all(torch.isfinite(p).all() for p in parameters(model, guide))
+    assert not torch.equal(parameters(model, guide)[0], before[0])
 
 
 def test_data_that_are_not_finite_are_no_step_to_skip():

@@ -120,7 +120,8 @@ def train(
             after every step that is not skipped.
         max_grad_norm: Upper limit of the gradient's norm, enforced before the step.
         max_skipped: How many steps with a non-finite loss or gradient are skipped, counted and logged before the
-            training stops; with 0 it stops at the first. Parameters are never changed by such a step.
+            training stops; with 0 it stops at the first. Parameters are never changed by such a step. Those that
+            ``"16-mixed"`` skips to find the scale of its gradients are not counted.
         bundle: Folder for all that each such step was made from, to run it again by
             :func:`~ppl_models.training.replay`.
         compile: Whether to compile loss and gradients into one graph; see

@@ -159,7 +159,10 @@ class TrainingModule(LightningModule):
         finite = math.isfinite(gradient.norm) if self.trainer.world_size > 1 else gradient.is_finite
         self._was_skipped = not finite
         if not finite:
-            self._skip(gradient.loss)
+            if not (
+                math.isfinite(gradient.loss) and self._scale > 1
+            ):  # else the scaler skips it, and takes a smaller one
+                self._skip(gradient.loss)
             return
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(list(self.trained.values()), self.max_grad_norm, gradient.total_norm)
@@ -269,6 +272,12 @@ class TrainingModule(LightningModule):
     def stopped(self) -> bool:
         """Whether the training is to end after this step, in every process alike."""
         return self._anyone_stopped if self.trainer.world_size > 1 else self.signals.received is not None
+
+    @property
+    def _scale(self) -> float:
+        """What losses are multiplied by for a backward pass in half precision; 1 in others."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
 
     def close(self) -> None:
         """Leave the settings of the process as they were."""
