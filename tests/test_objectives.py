@@ -863,7 +863,7 @@ def test_rows_are_tried_again_where_they_are_others():
         guide, found = MeanFieldGuide(scaled, encoder=Rows(mix, then[0].shape[1])).setup(*then), []
         for chunks in ({}, {"chunk_size": 4}):
             objective = IWAE(num_particles=8, **chunks)
-            with evaluating(guide):
+            with evaluating(mix):
                 objective.loss(scaled, guide, *first)
             pyro.set_rng_seed(0)
             found.append(objective.loss(scaled, guide, *then))
@@ -872,14 +872,14 @@ def test_rows_are_tried_again_where_they_are_others():
 
 def test_trying_rows_leaves_everything_as_it_was():
     vae, x = PROBLEMS["linear_vae"]().model, torch.randn(7, 3)
-    norm = nn.BatchNorm1d(3, momentum=1.0)  # it keeps the mean of the last batch
-    guide = MeanFieldGuide(vae, encoder=Rows(norm)).setup(x)
+    linear, norm = nn.Linear(3, 3), nn.BatchNorm1d(3, momentum=1.0)  # it keeps the mean of the last batch
+    guide = MeanFieldGuide(vae, encoder=Rows(nn.Sequential(linear, norm))).setup(x)
     before, noise = [p.clone() for p in guide.parameters()], torch.random.get_rng_state()
     draw = partial(IWAE(num_particles=6, chunk_size=2)._draw, vae, guide)
     assert plate_of_rows(draw, (vae, guide), (x,), {}) is None
     assert all(torch.equal(p, was) for p, was in zip(guide.parameters(), before, strict=True))
     assert torch.equal(torch.random.get_rng_state(), noise)
-    torch.testing.assert_close(norm.running_mean, x.mean(0))
+    torch.testing.assert_close(norm.running_mean, linear(x).mean(0))
 
 
 def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
@@ -915,6 +915,16 @@ def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
             pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x[:, 0].cumsum(0))
 
     assert in_chunks_and_at_once(sums, MeanFieldGuide(sums, encoder=Rows()), x) == 2 * 3 * 7
+
+
+def test_rows_are_members_of_the_plate_of_their_size():
+    def grid(x, loc=0.0):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("features", 3, dim=-1):
+            z = pyro.sample("z", dist.Normal(loc, 1.0))
+            return z if loc is x else pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    draw = partial(IWAE(num_particles=6, chunk_size=2)._draw, grid, lambda x: grid(x, x))
+    assert plate_of_rows(draw, (), (torch.randn(7, 3),), {}) == "data"
 
 
 def test_chunks_of_rows_are_a_part_of_a_part():

@@ -19,6 +19,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pyro import poutine
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -257,6 +259,40 @@ def test_a_killed_training_goes_on_from_what_is_on_disk(tmp_path, unbroken, step
     assert_same(have[1], unbroken[1])
 
 
+def test_global_parameters_go_on_too(tmp_path):
+    x = 3.0 * torch.randn(8)
+
+    def last(folder, **options):
+        pyro.clear_param_store()
+
+        def model(x):
+            scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(0.0, scale), obs=x)
+
+        try:
+            quiet(model, lambda x: None, x, epochs=2, batch_size=4, lr=0.5, folder=tmp_path / folder, **options)
+            return pyro.param("scale").item()
+        finally:
+            pyro.clear_param_store()
+
+    want = last("unbroken")
+    with pytest.raises(Killed):
+        last("broken", callbacks=[At(2, kill)], checkpoint_every=1)
+    assert last("broken", resume=True) == want
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, callbacks=[At(1, twice)])
+    assert not (tmp_path / "last.ckpt").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def draw_from_all():
     """A number from each of the three generators."""
     import random
@@ -347,6 +383,22 @@ def test_the_best_epoch_is_kept(tmp_path):
     assert_same(parameters(*again), parameters(model, guide))
     longer = run(tmp_path, epochs=60, resume=True, **options)
     assert longer.epochs == result.epochs
+
+
+def test_patience_is_for_losses_that_are_not_finite_too():
+    x = torch.randn(4, 1)
+    model = Conjugate()
+    guide = MeanFieldGuide(model, encoder=nn.Linear(1, 2))
+    far = torch.full((1, 1), 1e300)  # beyond what a square can be
+    result = quiet(model, guide, x, epochs=6, validation=far, patience=3)
+    assert (result.epochs, result.stopped_early, result.best_epoch) == (3, True, None)
+
+
+def test_epochs_without_a_validation_tell_none(tmp_path):
+    options = {"trainer": {"check_val_every_n_epoch": 2}, "patience": 2}
+    run(tmp_path, epochs=3, **options)
+    result = run(tmp_path, epochs=5, resume=True, **options)
+    assert result.history["validation_loss"].isna().tolist() == [True, False, True, False, True]
 
 
 def start(*options, **environment):
@@ -478,6 +530,28 @@ def test_too_many_of_them_stop_the_training():
         quiet(model, guide, x, epochs=3, batch_size=4, max_skipped=0)
 
 
+def test_steps_that_look_for_a_scale_are_not_counted():
+    """Half precision multiplies its loss by a scale, too large at first, and skips what overflows."""
+    torch.set_default_dtype(torch.float32)
+    try:
+        model, guide, x = exploding()
+        x = x.float()
+        guide.setup(x)
+        before, skipped = parameters(model, guide), []
+        for data in (x[8:], x):
+            scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=10**6)
+            plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+            strategy = SingleDeviceStrategy(device=torch.device("cpu"), precision_plugin=plugin)
+            options = {"epochs": 30, "batch_size": 4, "strategy": strategy, "max_skipped": 30}
+            skipped.append(quiet(model, guide, data, **options).skipped)
+            assert 1 < scaler.get_scale() < 2.0**40
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert skipped == [0, 30]
+    assert all(torch.isfinite(p).all() for p in parameters(model, guide))
+    assert not torch.equal(parameters(model, guide)[0], before[0])
+
+
 def test_data_that_are_not_finite_are_no_step_to_skip():
     bad = GREY.round()
     bad[13, 2] = math.nan
@@ -486,6 +560,8 @@ def test_data_that_are_not_finite_are_no_step_to_skip():
         quiet(model, guide, bad, epochs=1)
     with pytest.raises(DataError, match=r"batch 2 of epoch 0: argument 0 must be finite; got 1 NaN .* \(1, 2\)"):
         quiet(model, guide, DataLoader(TensorDataset(bad), batch_size=6), epochs=1)
+    with pytest.raises(DataError, match=r"validation batch 2: argument 0 must be finite; got 1 NaN .* \(1, 2\)"):
+        quiet(model, guide, GREY.round(), epochs=1, validation=DataLoader(TensorDataset(bad), batch_size=6))
 
 
 class Shrinking(Dataset):

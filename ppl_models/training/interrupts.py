@@ -55,7 +55,7 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise KeyboardInterrupt  # the person does not want to wait
+            raise Interrupted  # the person does not want to wait
         self.received = number
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions.constraints import Constraint
 
 from guides.errors import DataError, ModelError
 from guides.supports import from_plain, to_plain
@@ -92,7 +91,8 @@ def restore(content: dict[str, Any], model: Callable[..., Any], guide: Callable[
     Raises:
         ModelError: If they are of another model or guide.
     """
-    leaves, supports = _global_parameters_in(content["parameters"])
+    saved = content["parameters"]
+    supports = {name: from_plain(each["constraint"]) for name, each in saved.items()}
     before = [(part, copy.deepcopy(part.state_dict())) for part in (model, guide) if isinstance(part, nn.Module)]
     try:
         _take("model", model, content["model"])
@@ -101,7 +101,7 @@ def restore(content: dict[str, Any], model: Callable[..., Any], guide: Callable[
         for part, state in before:
             nn.Module.load_state_dict(part, state, strict=False)
         raise
-    pyro.get_param_store().set_state({"params": leaves, "constraints": supports})
+    pyro.get_param_store().set_state({"params": _leaves(saved), "constraints": supports})
 
 
 def write_file(path: str | os.PathLike[str], kind: str, content: dict[str, Any]) -> None:
@@ -197,6 +197,14 @@ def _global_parameters() -> dict[str, dict[str, Any]]:
     }
 
 
-def _global_parameters_in(saved: dict[str, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Constraint]]:
-    leaves = {name: each["value"].clone().requires_grad_() for name, each in saved.items()}
-    return leaves, {name: from_plain(each["constraint"]) for name, each in saved.items()}
+@torch.no_grad()
+def _leaves(saved: dict[str, dict[str, Any]]) -> dict[str, Tensor]:
+    """Parameters with the values in a file: those that are there, which an optimizer may know, or else new ones."""
+    leaves: dict[str, Tensor] = dict(pyro.get_param_store().get_state()["params"])
+    for name, each in saved.items():
+        value, own = each["value"], leaves.get(name)
+        if own is not None and (own.shape, own.dtype, own.device) == (value.shape, value.dtype, value.device):
+            own.copy_(value)
+        else:
+            leaves[name] = value.clone().requires_grad_()
+    return {name: leaves[name] for name in saved}

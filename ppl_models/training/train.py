@@ -120,7 +120,8 @@ def train(
             after every step that is not skipped.
         max_grad_norm: Upper limit of the gradient's norm, enforced before the step.
         max_skipped: How many steps with a non-finite loss or gradient are skipped, counted and logged before the
-            training stops; with 0 it stops at the first. Parameters are never changed by such a step.
+            training stops; with 0 it stops at the first. Parameters are never changed by such a step. Those that
+            ``"16-mixed"`` skips to find the scale of its gradients are not counted.
         bundle: Folder for all that each such step was made from, to run it again by
             :func:`~ppl_models.training.replay`.
         compile: Whether to compile loss and gradients into one graph; see
@@ -233,7 +234,11 @@ def train(
         signals=signals,
         settings=settings,
     )
-    watching: list[Callback] = [] if patience is None else [EarlyStopping("validation_loss", patience=patience)]
+    watching: list[Callback] = []
+    if patience is not None:
+        # A loss that is not finite is not smaller, and no more; our records are written at the end of the epoch.
+        when: dict[str, Any] = {"check_finite": False, "check_on_train_epoch_end": True}
+        watching.append(EarlyStopping("validation_loss", patience=patience, **when))
     if progress:
         watching.append(RichProgressBar(refresh_rate=10, leave=False, console_kwargs={"stderr": True}))
     watching.append(Checkpoints(place, every=checkpoint_every, signals=signals))

@@ -159,7 +159,10 @@ class TrainingModule(LightningModule):
         finite = math.isfinite(gradient.norm) if self.trainer.world_size > 1 else gradient.is_finite
         self._was_skipped = not finite
         if not finite:
-            self._skip(gradient.loss)
+            if not (
+                math.isfinite(gradient.loss) and self._scale > 1
+            ):  # else the scaler skips it, and takes a smaller one
+                self._skip(gradient.loss)
             return
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(list(self.trained.values()), self.max_grad_norm, gradient.total_norm)
@@ -186,6 +189,8 @@ class TrainingModule(LightningModule):
         sizes = self._sizes(args if batch["counts"] else ())
         with self._part_of(args, sizes, self.num_validation_data):
             loss = self.objective.loss(*self.pair, *args)
+        if not math.isfinite(loss):
+            check_finite(args, name=f"validation batch {batch['index']}: argument")
         if sizes[self.global_rank]:
             self._validation_sum += loss * sizes[self.global_rank] / self.num_validation_data
 
@@ -217,8 +222,12 @@ class TrainingModule(LightningModule):
         self.is_best = self._validation_loss < progress.best_loss
         if self.is_best:
             progress.best_loss, progress.best_epoch = self._validation_loss, self.current_epoch
+        self._validation_loss = math.nan  # the next epoch's is not known
         logged = {name: float(value) for name, value in record.items() if name not in ("epoch", "step")}
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
+
+    def on_train_end(self) -> None:
+        self.progress.finished = self.trainer.should_stop
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         scheduler = self.learning_rate.scheduler
@@ -263,6 +272,12 @@ class TrainingModule(LightningModule):
     def stopped(self) -> bool:
         """Whether the training is to end after this step, in every process alike."""
         return self._anyone_stopped if self.trainer.world_size > 1 else self.signals.received is not None
+
+    @property
+    def _scale(self) -> float:
+        """What losses are multiplied by for a backward pass in half precision; 1 in others."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
 
     def close(self) -> None:
         """Leave the settings of the process as they were."""
