@@ -29,8 +29,8 @@ class RunFolder:
     """Read a folder that holds a fit, and judge it.
 
     ======================================== ===========================================================================
-    ``fit.pt``, ``best.ckpt``, ``last.ckpt`` the fit, as :func:`~ppl_models.training.save` or ``train(folder=...)`` wrote
-                                             it; the first of them that there is
+    ``fit.pt``, ``best.ckpt``, ``last.ckpt`` the fit, as :func:`~ppl_models.training.save` or ``train(folder=...)``
+                                             wrote it; the first of them that there is
     ``run.py``                               a program whose function ``make()`` returns the model and the guide, made
                                              anew, and behind them any arguments of both
     ``data.pt``                              the arguments, if ``make`` returns none: ``torch.save((x, y), "data.pt")``
@@ -68,7 +68,7 @@ class RunFolder:
             raise ModelError(f"make() must return a model and a guide, and then any data; got {type(made).__name__}.")
         self.model, self.guide = made[:2]
         self.args: tuple[Any, ...] = made[2:]
-        if data is not None or not self.args and (folder / DATA).exists():
+        if data is not None or (not self.args and (folder / DATA).exists()):
             self.args = _arguments(folder / DATA if data is None else data)
         self.held_out = None
         if held_out is not None or (folder / HELD_OUT).exists():
@@ -110,8 +110,8 @@ def _function(folder: Path, make: str | None) -> Callable[[], Any]:
     """The function that makes model and guide."""
     if make is None and not (folder / CODE).exists():
         raise DataError(
-            f"{folder} has no model in it: {CODE} must define make(), which returns model and guide. Write it there, or "
-            "give --make FILE.py:FUNCTION."
+            f"{folder} has no model in it: {CODE} must define make(), which returns model and guide. Write it there, "
+            "or give --make FILE.py:FUNCTION."
         )
     place, _, name = (f"{folder / CODE}:make" if make is None else make).rpartition(":")
     if not place:
@@ -120,7 +120,8 @@ def _function(folder: Path, make: str | None) -> Callable[[], Any]:
         if not Path(place).is_file():
             raise DataError(f"--make must name a file that exists; got {place!r}.")
         spec = importlib.util.spec_from_file_location("ppl_models_run", place)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # for dataclasses and pickles in it
         spec.loader.exec_module(module)

@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from guides import Guide, MeanFieldGuide
 from ppl_models.diagnostics.evidence import Evidence, evidence
-from ppl_models.diagnostics.findings import FEW_DRAWS, MANY_DRAWS, Finding, Threshold, finding
+from ppl_models.diagnostics.findings import CHANCE, FEW_DRAWS, MANY_DRAWS, Finding, Threshold, finding
 from ppl_models.diagnostics.weighed import RICHER, Batching, Weighed
 
 __all__ = ["gap_from_guide", "gap_from_prior"]
 
-#: Chains from the prior: of sequential Monte Carlo, in batches that each give an estimate.
-PRIOR_CHAINS, PRIOR_BATCHES = 32, 8
+#: Chains from the prior, of sequential Monte Carlo, in batches that each give an estimate: of all latents, and of those
+#: of each datum, where it is the mean over the data that is judged.
+PRIOR_CHAINS, PRIOR_CHAINS_EACH, PRIOR_BATCHES = 256, 32, 16
 
 #: How many chains annealed from the guide make one estimate of the evidence; the ELBO's draws are cut likewise.
 PARTICLES = 8
 
-#: A mode as heavy as all that the guide knows adds log 2 to the log evidence; two standard errors must be half of that.
-CLEAR = 0.5 * math.log(2)
+#: How well chains from the prior must know the log evidence: mass that the guide misses must show if it is more than
+#: the error that a few draws leave in a probability, 1 / (2 sqrt(n)). A share m adds -log(1 - m).
+CLEAR = -math.log(1 - 1 / (2 * math.sqrt(FEW_DRAWS)))
 
 _BEYOND = "Give reference='nuts', or a guide with several modes: something weighs more than the guide knows of."
 
@@ -105,19 +107,22 @@ def gap_from_prior(
         how: How to draw.
 
     Returns:
-        The finding, and whether the chains arrived: their evidence is not surely less than the guide's own, and known
-        so well that a mode as heavy as all others would show. Where they did not, only a gap means anything.
+        The finding, and whether the chains arrived: their evidence is known well enough to show missing mass, and not
+        surely less than the guide's own. It is a lower bound in expectation, which can show that a gap is there and
+        never that there is none: only its lower end is judged.
 
     Raises:
         DataError: If no chain can start.
         ModelError: If the prior is improper, or too far away.
     """
+    from scipy.stats import t
+
     found = evidence(
         model,
         _prior_guide(model, args, weighed),
         *args,
         method="smc",
-        num_particles=PRIOR_CHAINS,
+        num_particles=PRIOR_CHAINS_EACH if weighed.independent else PRIOR_CHAINS,
         num_batches=PRIOR_BATCHES,
         max_batch=how.max_batch,
         vectorize_particles=how.vectorize_particles,
@@ -126,9 +131,19 @@ def gap_from_prior(
     bound = found.annealed.per_datum
     value = bound.mean - elbo.mean()
     error = torch.hypot(bound.standard_error, elbo.std() / math.sqrt(len(elbo)))
-    limits = threshold(weighed.space.dim)
-    arrived = bool(2 * error <= CLEAR and value + 2 * error >= -limits.passes)
-    return finding("evidence from the prior", value, error, limits, _BEYOND, freedom=PRIOR_BATCHES - 1), arrived
+    reach = float(t.ppf(1 - CHANCE, PRIOR_BATCHES - 1)) * error
+    arrived = bool(reach <= CLEAR and value + reach >= -CLEAR)
+    found_gap = finding(
+        "evidence from the prior",
+        value,
+        error,
+        threshold(weighed.space.dim),
+        _BEYOND,
+        freedom=PRIOR_BATCHES - 1,
+        highest=torch.tensor(-math.inf),
+        detail=f"mass would show if more than {1 - math.exp(-float(reach)):.0%} were missing" if arrived else "",
+    )
+    return found_gap, arrived
 
 
 def _gap(found: Evidence, weighed: Weighed) -> tuple[Tensor, Tensor]:

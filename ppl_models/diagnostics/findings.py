@@ -133,7 +133,8 @@ def levels_of(
         value: Shape ``(n,)``.
         error: Standard errors ``(n,)``.
         threshold: What they must be.
-        highest: Where the truth may be somewhere between ``value`` and another number, that number.
+        highest: Where the truth may be as far as another number, that number; minus infinity of what can only show that
+            something is wrong.
         freedom: Degrees of freedom of the errors, if these were estimated from few numbers.
     """
     from scipy.stats import norm, t

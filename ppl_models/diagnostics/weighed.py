@@ -33,11 +33,11 @@ FINITE_VARIANCE, LARGEST_K_HAT = 0.5, 0.7
 
 FINITE = Threshold(0.0, 0.0, "a density is a number", estimate=True)
 
-EFFECTIVE = Threshold(
-    400.0,
-    float(MANY_DRAWS),
+#: Of the weighted draws.
+EFFECTIVE = 400
+_EFFECTIVE = (
     "Aki Vehtari et al., Rank-normalization, folding, and localization, 2021, https://arxiv.org/abs/1903.08008; fails "
-    "by Gelman et al. 2013, section 10.5",
+    "by Gelman et al. 2013, section 10.5"
 )
 
 RICHER = (
@@ -139,7 +139,7 @@ class Weighed:
         """The weights' tails, their effective number and, where k-hat allows it, the answers that they correct."""
         num = len(self.log_weights)
         threshold = Threshold(
-            min(FINITE_VARIANCE, 1 - 1 / math.log10(num)),
+            FINITE_VARIANCE if num >= ENOUGH else -math.inf,
             LARGEST_K_HAT,
             f"{_YAO}, section 3.1; {_PSIS}, section 3.2.4",
             estimate=True,
@@ -176,7 +176,7 @@ class Weighed:
                 "effective draws",
                 effective,
                 None,
-                EFFECTIVE,
+                Threshold(EFFECTIVE, min(MANY_DRAWS, num * MANY_DRAWS / EFFECTIVE), _EFFECTIVE),
                 _MORE,
                 label=label,
                 most=self.independent,
