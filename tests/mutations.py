@@ -628,7 +628,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         TRAIN,
     ),
     ("ppl_models/training/training_module.py", "and self._scale > 1", "and False", TRAIN),
-    ("ppl_models/training/training_module.py", "(math.isfinite(gradient.loss) and self", "(self", TRAIN),
+    ("ppl_models/training/training_module.py", "= math.isfinite(gradient.loss) and", "=", TRAIN),
     ("ppl_models/training/training_module.py", "(self._rows * len(sizes) / sum(sizes))", "1", TRAIN),
     ("ppl_models/training/training_module.py", "start = sum(sizes[: self.global_rank])", "start = 0", TRAIN),
     ("ppl_models/training/training_module.py", '        torch.manual_seed(self.settings["seed"])\n', "", TRAIN),

@@ -909,6 +909,9 @@ def test_chunks_of_rows_stay_out_where_all_rows_are_needed():
 
     IWAE(num_particles=6, chunk_size=2).loss(rates, Rates(), x)  # seven of them, whatever the rows
 
+    # A bound needs no second score.
+    IWAE(num_particles=6, chunk_size=2, gradient="dreg").loss(vae, HamiltonianGuide(vae, encoder=Rows()), x)
+
     def sums(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))

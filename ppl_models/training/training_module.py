@@ -159,9 +159,8 @@ class TrainingModule(LightningModule):
         finite = math.isfinite(gradient.norm) if self.trainer.world_size > 1 else gradient.is_finite
         self._was_skipped = not finite
         if not finite:
-            if not (
-                math.isfinite(gradient.loss) and self._scale > 1
-            ):  # else the scaler skips it, and takes a smaller one
+            overflowed = math.isfinite(gradient.loss) and self._scale > 1
+            if not overflowed:  # else the scaler skips the step, and takes a smaller scale
                 self._skip(gradient.loss)
             return
         if self.max_grad_norm is not None:
