@@ -40,7 +40,7 @@ Make = Callable[[], Fitted]
 
 
 def train(model: Any, guide: Any, *args: Any, steps: int = 2000, **options: Any) -> None:
-    """Stick the landing, where a guide can: at an exact posterior the gradient has no noise, and the fit ends there."""
+    """Sticking the landing, where a guide can: at the exact posterior the gradient has no noise, and the fit ends."""
     objective = ELBO(num_particles=10) if isinstance(guide, IAFGuide) else ELBO(gradient="stl")
     fit(
         model,

@@ -56,7 +56,7 @@ def check_run(
             )
     except (PplError, OSError) as error:
         message = str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}"
     else:
         if as_json:

@@ -56,6 +56,8 @@ FLOWS = "tests/test_flow_density.py"
 ARVIZ = "tests/test_arviz.py"
 CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
+CHECK = "tests/test_check.py"
+CHECK_COMMAND = "tests/test_check_command.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -749,6 +751,67 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         EVIDENCE,
     ),
     ("ppl_models/diagnostics/evidence.py", "        widened(model, guide, args),\n", "", EVIDENCE),
+    # The verdict.
+    ("ppl_models/diagnostics/findings.py", "low > fails)", "sign * value > fails)", CHECK),
+    ("ppl_models/diagnostics/findings.py", "(low <= passes) & (high <= fails)", "low <= passes", CHECK),
+    ("ppl_models/diagnostics/findings.py", "CHANCE / max(1, value.numel())", "CHANCE", CHECK),
+    (
+        "ppl_models/diagnostics/findings.py",
+        "norm.ppf(tail) if freedom is None else t",
+        "norm.ppf(tail) if True else t",
+        CHECK,
+    ),
+    (
+        "ppl_models/diagnostics/findings.py",
+        "known = error.isfinite() & ~value.isnan()",
+        "known = ~value.isnan()",
+        CHECK,
+    ),
+    ("ppl_models/diagnostics/findings.py", "if most and int(", "if int(", CHECK),
+    ("ppl_models/diagnostics/findings.py", "return 1 if self.fails >= self.passes else -1", "return 1", CHECK),
+    ("ppl_models/diagnostics/moments.py", "(terms / sd - ratio * spread)", "(terms / sd + 3 * ratio * spread)", CHECK),
+    ("ppl_models/diagnostics/moments.py", "/ num - weights * (draws - mean)", "/ num", CHECK),
+    ("ppl_models/diagnostics/moments.py", "(plain_sd / sd).log()", "(sd / plain_sd).log()", CHECK),
+    ("ppl_models/diagnostics/moments.py", "_threshold(math.sqrt(0.5))", "_threshold(math.sqrt(8.0))", CHECK),
+    (
+        "ppl_models/diagnostics/moments.py",
+        "MANY_DRAWS), error / math.sqrt(FEW",
+        "FEW_DRAWS), error / math.sqrt(FEW",
+        CHECK,
+    ),
+    ("ppl_models/diagnostics/predictive.py", "torch.rand_like(actual) * (ties + 1)", "ties", CHECK),
+    ("ppl_models/diagnostics/predictive.py", "value[r : r + 1].expand(num", "value[:1].expand(num", CHECK),
+    ("ppl_models/diagnostics/predictive.py", "return guide(*args)\n", "return guide(*_)\n", CHECK),
+    ("ppl_models/diagnostics/predictive.py", "min(below, len(others) - below) + 1", "len(others) - below + 1", CHECK),
+    ("ppl_models/diagnostics/reference_chains.py", "Threshold(1.01, math.inf", "Threshold(2.01, math.inf", CHECK),
+    ("ppl_models/diagnostics/reference_chains.py", "Threshold(0.0, math.inf", "Threshold(1.0, math.inf", CHECK),
+    ("ppl_models/diagnostics/reference_chains.py", "Threshold(400.0, -math.inf", "Threshold(4.0, -math.inf", CHECK),
+    ("ppl_models/diagnostics/reference_chains.py", "if set(held) != set(like):", "if False:", CHECK),
+    ("ppl_models/diagnostics/weighed.py", "FINITE_VARIANCE if num >= ENOUGH else -math.inf", "FINITE_VARIANCE", CHECK),
+    (
+        "ppl_models/diagnostics/weighed.py",
+        "FINITE_VARIANCE, LARGEST_K_HAT = 0.5, 0.7",
+        "FINITE_VARIANCE, LARGEST_K_HAT = 0.5, 9.0",
+        CHECK,
+    ),
+    ("ppl_models/diagnostics/weighed.py", "min(MANY_DRAWS, num * MANY_DRAWS / EFFECTIVE)", "MANY_DRAWS", CHECK),
+    ("ppl_models/diagnostics/weighed.py", "        if not bad.any():\n", "        if True:\n", CHECK),
+    ("ppl_models/diagnostics/evidence_gap.py", "gain.mean(0)\n", "0 * gain.mean(0)\n", CHECK),
+    (
+        "ppl_models/diagnostics/evidence_gap.py",
+        'init_scale=1.0).setup(*args, init="prior")',
+        "init_scale=0.01).setup(*args)",
+        CHECK,
+    ),
+    ("ppl_models/diagnostics/check.py", "        if not looks:\n", "        if False:\n", CHECK),
+    ("ppl_models/diagnostics/check.py", "check_finite(held_out or ()", "check_finite(()", CHECK),
+    ("ppl_models/diagnostics/collapse.py", "means.var(0) - vectors", "means.var(0) + vectors", CHECK),
+    ("ppl_models/diagnostics/verdict.py", "max((each.level", "min((each.level", CHECK),
+    ("ppl_models/check_command.py", '"doubtful": 1', '"doubtful": 0', CHECK_COMMAND),
+    ("ppl_models/check_command.py", "(Exception, SystemExit)", "Exception", CHECK_COMMAND),
+    ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
+    ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
+    ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
 ]
 
 

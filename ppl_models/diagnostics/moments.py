@@ -149,36 +149,43 @@ class Differences:
 def corrected(draws: Tensor, weights: Tensor) -> Differences:
     r"""Hold a guide's draws against themselves, weighted.
 
-    With weights that sum to 1, the difference of means is :math:`\sum_s (1 / S - w_s) (x_s - \hat\mu)`, and the sum of
-    the squares of its terms is its variance: the chance in the draws themselves cancels, and a guide whose weights are
-    all equal has no difference and no error.
+    Each difference, of means for one, :math:`\sum_s (1 / S - w_s) x_s`, is a sum over draws, to first order (the delta
+    method), and the squares of its terms add to its variance. The chance that both sides share cancels: a guide whose
+    weights are all equal has no difference and no error.
 
     Args:
         draws: Shape ``(S, D)``.
         weights: Smoothed importance weights that sum to 1, ``(S, D)`` or ``(S, 1)``.
     """
-    num, own = len(draws), 1 / len(draws) - weights
+    num = len(draws)
+    plain_mean, plain_variance = draws.mean(0), draws.var(0, correction=0)
     mean = (weights * draws).sum(0)
-    centred = draws - mean
-    variance = (weights * centred.square()).sum(0)
-    sd = variance.sqrt()
-    plain = draws.var(0, correction=0)
-    spread = own * (centred.square() - variance) / (2 * variance)
-    sorted_draws, order = draws.sort(0)
+    variance = (weights * (draws - mean).square()).sum(0)
+    plain_sd, sd = plain_variance.sqrt(), variance.sqrt()
+    # What each draw adds to the log sds.
+    plain_spread = ((draws - plain_mean).square() / plain_variance - 1) / (2 * num)
+    spread = weights * ((draws - mean).square() / variance - 1) / 2
+
+    def error(terms: Tensor, ratio: Tensor) -> Tensor:
+        """Of a ratio to ``sd`` whose numerator has these terms."""
+        return (terms / sd - ratio * spread).square().sum(0).sqrt()
+
+    mean_difference = (plain_mean - mean) / sd
+    ordered, order = draws.sort(0)
     cumulative = weights.expand_as(draws).gather(0, order).cumsum(0)
     quantiles, errors = [], []
     for p in QUANTILES:
-        at = (cumulative < p).sum(0).clamp(max=num - 1)
-        exact = sorted_draws.gather(0, at[None])[0]
-        at_plain = min(num - 1, max(0, math.ceil(p * num) - 1))
-        quantiles.append((sorted_draws[at_plain] - exact) / sd)
-        chance = (own * ((draws <= exact).double() - p)).square().sum(0).sqrt()
-        errors.append(chance / _density(p))
+        plain = ordered[max(0, math.ceil(p * num) - 1)]
+        exact = ordered.gather(0, (cumulative < p).sum(0).clamp(max=num - 1)[None])[0]
+        difference = (plain - exact) / sd
+        terms = plain_sd * (p - (draws <= plain).to(draws)) / num - sd * weights * (p - (draws <= exact).to(draws))
+        quantiles.append(difference)
+        errors.append(error(terms / _density(p), difference))
     return Differences(
-        (draws.mean(0) - mean) / sd,
-        (own * centred).square().sum(0).sqrt() / sd,
-        0.5 * (plain / variance).log(),
-        spread.square().sum(0).sqrt(),
+        mean_difference,
+        error((draws - plain_mean) / num - weights * (draws - mean), mean_difference),
+        (plain_sd / sd).log(),
+        (plain_spread - spread).square().sum(0).sqrt(),
         torch.stack(quantiles),
         torch.stack(errors),
     )

@@ -222,10 +222,7 @@ def train(
         guide,
         objective=objective,
         compile=compile,
-        # With half precision, Lightning scales gradients, and fused optimizers would do so themselves.
-        optimizer=lambda parameters: make_optimizer(
-            optim, parameters, lr=lr, fused=not str(precision).startswith("16")
-        ),
+        optimizer=lambda parameters, fused: make_optimizer(optim, parameters, lr=lr, fused=fused),
         schedule=schedule,
         epochs=epochs,
         max_grad_norm=max_grad_norm,

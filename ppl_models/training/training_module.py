@@ -47,7 +47,7 @@ class TrainingModule(LightningModule):
         guide: The guide.
         objective: The objective.
         compile: Whether to compile it.
-        optimizer: From a list of parameters to an optimizer.
+        optimizer: From a list of parameters, and whether a fused kind will do, to an optimizer.
         schedule: The learning rate's.
         epochs: Number of epochs in all.
         max_grad_norm: Upper limit of the gradient's norm.
@@ -64,7 +64,7 @@ class TrainingModule(LightningModule):
         *,
         objective: Objective,
         compile: Compile,
-        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+        optimizer: Callable[[list[Tensor], bool], torch.optim.Optimizer],
         schedule: Schedule,
         epochs: int,
         max_grad_norm: float | None,
@@ -116,7 +116,9 @@ class TrainingModule(LightningModule):
         self.settings = self.settings | found | {"precision": self.trainer.precision}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = self.optimizer(list(self.trained.values()))
+        # Where half precision scales gradients, fused optimizers would take the scale out themselves, after clipping.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = self.optimizer(list(self.trained.values()), not scaled)
         steps = self.epochs * -(-self.data.train_source.num_batches // self.trainer.world_size)
         self.learning_rate = LearningRate(self.schedule, optimizer, steps)
         return optimizer
