@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from guides.errors import DataError, ModelError, OptionError
+from guides.errors import DataError, ModelError, OptionError, PplError
 from ppl_models.training import load
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class RunFolder:
                 num_samples=num_samples,
                 seed=seed,
             )
-        except TypeError as error:
+        except (TypeError, PplError) as error:
             if self.args:
                 raise
             raise DataError(
