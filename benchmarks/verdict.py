@@ -428,17 +428,6 @@ def verdict() -> Iterator[Row]:
         because = [each.name for each in found.findings if each.level == found.level] if found.level != "pass" else []
         listed = ", ".join(because[:3]) + (f" and {len(because) - 3} more" if len(because) > 3 else "")
         seconds = time.perf_counter() - before
-        print(
-            name,
-            found.level,
-            [
-                (each.name, each.value, each.standard_error, each.level)
-                for each in found.findings
-                if each.level != "pass"
-            ],
-            f"{seconds:.1f}",
-            flush=True,
-        )
         table.add_row(name, "right" if truth else "wrong", found.level, listed, f"{seconds:.1f}")
     Console(width=160).print(table)
     yield Row("truth table: fits", len(right) + len(wrong), least=30)

@@ -37,7 +37,7 @@ class Emitter:
     def vector(self, latent: Tensor, log_q: Tensor, name: str) -> dict[str, Tensor]:
         """Emit the whole vector as one auxiliary site that carries log q, and the model's sites as maps of it."""
         plate = self.space.data_plate
-        shape = self._shape(None if plate is None else latent.shape[-2])
+        shape = self._shape(latent)
         delta = _Point(latent.reshape(*shape, self.space.dim), log_q.reshape(shape), event_dim=1)
         names = [site.name for site in self.space.sites]
         with self._inside([plate] if plate is not None else []):
@@ -47,12 +47,11 @@ class Emitter:
 
     def sites(self, latent: Tensor, log_q: Tensor) -> dict[str, Tensor]:
         """Emit each of a datum's latents with a log q of its own, ``(*batch, sites)``."""
-        unconstrained = self.space.split(latent, self.left)
-        values = {}
-        for site, own in zip(self.space.sites, log_q.unbind(-1), strict=True):
-            shape = self._shape(latent.shape[-2])
-            values[site.name] = self._delta(site, unconstrained[site.name], own.reshape(shape))
-        return values
+        unconstrained, shape = self.space.split(latent, self.left), self._shape(latent)
+        return {
+            site.name: self._delta(site, unconstrained[site.name], own.reshape(shape))
+            for site, own in zip(self.space.sites, log_q.unbind(-1), strict=True)
+        }
 
     def factors(self, normal: dist.Normal) -> dict[str, Tensor]:
         """Emit each site as its own independent normal, mapped to the site's support where that is not the reals."""
@@ -68,10 +67,10 @@ class Emitter:
             values[site.name] = self._delta(site, unconstrained)
         return values
 
-    def _shape(self, num_data: int | None) -> list[int]:
-        """The batch shape of what has one member per datum, or one in all."""
+    def _shape(self, latent: Tensor) -> list[int]:
+        """The batch shape of sites with one value per vector."""
         plate = self.space.data_plate
-        right = [] if plate is None or num_data is None else [num_data] + [1] * (depth(plate) - 1)
+        right = [] if plate is None else [latent.shape[-2]] + [1] * (depth(plate) - 1)
         return [*left_shape(self.left, len(right)), *right]
 
     def _delta(self, site: LatentSite, unconstrained: Tensor, log_q: Tensor | float = 0.0) -> Tensor:

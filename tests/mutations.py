@@ -391,7 +391,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/diagnostics/importance.py", "- math.log(self.num_samples)", "", IMPORTANCE),
     ("ppl_models/diagnostics/importance.py", "/ math.sqrt(self.num_samples)", "", IMPORTANCE),
     ("ppl_models/diagnostics/importance.py", "max(1, max_batch // data)", "max_batch", IMPORTANCE),
-    ("ppl_models/diagnostics/importance.py", "evaluating(model, guide), pyro", "pyro", IMPORTANCE),
+    ("ppl_models/diagnostics/judging.py", "evaluating(model, guide), pyro", "pyro", IMPORTANCE),
     (
         "ppl_models/diagnostics/importance.py",
         "self.monte_carlo_error.square().sum().sqrt()",
@@ -629,7 +629,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "",
         TRAIN,
     ),
-    ("ppl_models/training/training_module.py", "and self._scale > 1", "and False", TRAIN),
+    (
+        "ppl_models/training/training_module.py",
+        "and self._scaler is not None and self._scaler.get_scale() > 1",
+        "and False",
+        TRAIN,
+    ),
     ("ppl_models/training/training_module.py", "= math.isfinite(gradient.loss) and", "=", TRAIN),
     ("ppl_models/training/training_module.py", "(self._rows * len(sizes) / sum(sizes))", "1", TRAIN),
     ("ppl_models/training/training_module.py", "start = sum(sizes[: self.global_rank])", "start = 0", TRAIN),
@@ -750,9 +755,14 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "movedim(place, 0)[: rows.stop - rows.start]",
         EVIDENCE,
     ),
-    ("ppl_models/diagnostics/evidence.py", "        widened(model, guide, args),\n", "", EVIDENCE),
+    (
+        "ppl_models/diagnostics/evidence.py",
+        "judging(model, guide, seed), widened(model, guide, args):",
+        "judging(model, guide, seed):",
+        EVIDENCE,
+    ),
     # The verdict.
-    ("ppl_models/diagnostics/findings.py", "low > fails)", "sign * value > fails)", CHECK),
+    ("ppl_models/diagnostics/findings.py", "else low > fails", "else sign * value > fails", CHECK),
     ("ppl_models/diagnostics/findings.py", "(low <= passes) & (high <= fails)", "low <= passes", CHECK),
     ("ppl_models/diagnostics/findings.py", "CHANCE / max(1, value.numel())", "CHANCE", CHECK),
     (

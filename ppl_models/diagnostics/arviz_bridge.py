@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from guides.errors import OptionError, whole_number
 from ppl_models.diagnostics.draws import Drawing, SiteShape
+from ppl_models.diagnostics.judging import judging
 from ppl_models.labels import Labelled, contain, datasets, versions
 from ppl_models.training.batches import check_finite
-from ppl_models.training.modes import evaluating
 from ppl_models.training.result import FitResult
 
 if TYPE_CHECKING:
@@ -92,9 +91,7 @@ def to_arviz(
     total = whole_number("num_chains", num_chains, least=1) * whole_number("num_samples", num_samples, least=1)
     max_batch = whole_number("max_batch", max_batch, least=1)
     check_finite(args)
-    with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with judging(model, guide, seed):
         drawing = Drawing(
             model, guide, args, max_batch=max_batch, vectorize_particles=vectorize_particles, caller="to_arviz"
         )

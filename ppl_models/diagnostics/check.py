@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from guides.errors import DataError, ModelError, OptionError, whole_number
 from ppl_models.diagnostics.evidence_gap import gap_from_guide, gap_from_prior
 from ppl_models.diagnostics.findings import DOUBTFUL, LEVELS, PASS, Finding, Threshold
 from ppl_models.diagnostics.importance import ImportanceNLL
-from ppl_models.diagnostics.precision import widened
+from ppl_models.diagnostics.judging import judging, widened
 from ppl_models.diagnostics.predictive import held_out_density, predictive_check
 from ppl_models.diagnostics.psis import MIN_DRAWS
 from ppl_models.diagnostics.reference_chains import ReferenceChains
@@ -23,7 +22,6 @@ from ppl_models.diagnostics.verdict import Verdict
 from ppl_models.diagnostics.weighed import Batching, Weighed
 from ppl_models.reference import nuts
 from ppl_models.training.batches import check_finite
-from ppl_models.training.modes import evaluating
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -122,9 +120,7 @@ def check(
     if isinstance(guide, Guide):
         guide.setup(*args)
     notes: list[str] = []
-    with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with judging(model, guide, seed):
         with widened(model, guide, args):
             weighed = Weighed.of(model, guide, args, num_samples, how)
             bad = weighed.bad_weights()

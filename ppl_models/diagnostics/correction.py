@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from guides.errors import DataError, ModelError, positive, whole_number
 from ppl_models.diagnostics.draws import Drawing, SiteShape
+from ppl_models.diagnostics.judging import judging, seeded
 from ppl_models.diagnostics.psis import MIN_DRAWS, smooth
 from ppl_models.training.batches import check_finite
-from ppl_models.training.modes import evaluating
 
 __all__ = ["CorrectedPosterior", "Expectation", "Resampled", "correct"]
 
@@ -119,9 +118,7 @@ class CorrectedPosterior:
         """
         num_samples = whole_number("num_samples", num_samples, least=1)
         self._check()
-        with torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with seeded(seed):
             weights = self.weights.flatten(1).T if self.weights.dim() > 1 else self.weights[None]
             chosen = torch.multinomial(weights, num_samples, replacement=True).T
         chosen = chosen.reshape(num_samples, *self.log_weights.shape[1:])
@@ -243,9 +240,7 @@ def correct(
         threshold = positive("threshold", threshold, instead="Write threshold=0.7, or math.inf to refuse nothing.")
     max_batch = whole_number("max_batch", max_batch, least=1)
     check_finite(args)
-    with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with judging(model, guide, seed):
         drawing = Drawing(
             model, guide, args, max_batch=max_batch, vectorize_particles=vectorize_particles, caller="correct"
         )

@@ -21,7 +21,7 @@ from ppl_models.diagnostics.parts import parts_of
 from ppl_models.objectives.log_weights import RECONSTRUCTION, weigh
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting, sites_of
 
-__all__ = ["Drawing", "Draws", "SiteShape"]
+__all__ = ["Drawing", "Draws", "SiteShape", "are_chains"]
 
 
 @dataclass(frozen=True)
@@ -247,3 +247,8 @@ def _is_factor(site: Any) -> bool:
 
 def _joined(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([run[name] for run in runs]) for name in runs[0]}
+
+
+def are_chains(source: Any) -> bool:
+    """Whether draws given by a user are those of chains, with a group ``posterior``, or else exact ones by site."""
+    return "posterior" in source and not isinstance(source["posterior"], Tensor)

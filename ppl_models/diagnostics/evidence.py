@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from guides import Guide
 from guides.errors import DataError, ModelError, OptionError, choose, positive, whole_number
 from ppl_models.diagnostics.annealing import Annealed, Moves, adapt, anneal, reverse, sigmoid_schedule
-from ppl_models.diagnostics.draws import Drawing, Draws, SiteShape
+from ppl_models.diagnostics.draws import Drawing, Draws, SiteShape, are_chains
+from ppl_models.diagnostics.judging import judging, widened
 from ppl_models.diagnostics.noise_space import NoiseSpace
 from ppl_models.diagnostics.normal_space import NormalSpace
 from ppl_models.diagnostics.parts import parts_of
-from ppl_models.diagnostics.precision import widened
 from ppl_models.reference import nuts
 from ppl_models.training.batches import check_finite
-from ppl_models.training.modes import evaluating
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,20 +239,13 @@ def evidence(
     check_finite(args)
     if isinstance(guide, Guide):
         guide.setup(*args)
-    with (
-        torch.random.fork_rng(enabled=seed is not None),
-        evaluating(model, guide),
-        pyro.validation_enabled(False),
-        widened(model, guide, args),
-    ):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with judging(model, guide, seed), widened(model, guide, args):
         chains = max(how.num_particles * how.num_batches, ADAPTING_CHAINS)
         most = max(1, how.max_batch // chains)
         parts = parts_of(model, guide, args, most=most, caller="evidence", summarise=True)
         whole = args if parts.independent else parts.args[0]
         values = _nuts(model, whole, seed) if isinstance(posterior, str) else posterior
-        exact = values is not None and not _is_chains(values)
+        exact = values is not None and not are_chains(values)
         found, start = [], 0
         for part, size in zip(parts.args, parts.sizes, strict=True):
             rows = slice(start, start + size) if parts.independent else None
@@ -323,7 +314,7 @@ def _posterior_draws(
     posterior: Mapping[str, Any], drawn: Draws, shapes: Mapping[str, SiteShape], rows: slice | None
 ) -> dict[str, Tensor]:
     """The draws given, ``(R, *batch, *event)`` each, of some of the data."""
-    chains = _is_chains(posterior)
+    chains = are_chains(posterior)
     source = posterior["posterior"] if chains else posterior
     if set(source) != drawn.latents.keys():
         raise DataError(f"posterior must hold values of {sorted(drawn.latents)}; got {sorted(map(str, source))}.")
@@ -344,10 +335,6 @@ def _posterior_draws(
         raise DataError(f"posterior must hold as many draws of each site; got {sorted(sizes)}.")
     order = torch.randperm(sizes.pop())  # no batch of chains starts from one stretch of a Markov chain
     return {name: value[order] for name, value in found.items()}
-
-
-def _is_chains(posterior: Any) -> bool:
-    return "posterior" in posterior and not isinstance(posterior["posterior"], Tensor)
 
 
 def _nuts(model: Callable[..., Any], args: tuple[Any, ...], seed: int | None) -> InferenceData:

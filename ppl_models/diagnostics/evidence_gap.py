@@ -152,9 +152,7 @@ def _gap(found: Evidence, weighed: Weighed) -> tuple[Tensor, Tensor]:
     In two parts, each of differences between numbers made from the same draws: chains less importance weights of
     their starts, and importance weights less their mean logarithm.
     """
-    annealed = (found.annealed.estimates - found.iwae.estimates).flatten(1) if weighed.independent else (
-        found.annealed.estimates - found.iwae.estimates
-    )[:, None]  # fmt: skip
+    annealed = (found.annealed.estimates - found.iwae.estimates).reshape(len(found.iwae.estimates), -1)
     values = weighed.log_weights.reshape(len(weighed.log_weights), -1)
     blocks = values[: len(values) // PARTICLES * PARTICLES].unflatten(0, (-1, PARTICLES))
     bound = blocks.logsumexp(1) - math.log(PARTICLES)

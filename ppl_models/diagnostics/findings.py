@@ -103,17 +103,14 @@ class Finding:
         return value, error if math.isfinite(error) else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts, fit for JSON: a number that is not finite becomes ``None``."""
-        numbers = {
+        """Plain numbers and texts."""
+        return {
+            "name": self.name,
+            "level": self.level,
             "value": self.value,
             "standard_error": self.standard_error,
             "passes": self.threshold.passes,
             "fails": self.threshold.fails,
-        }
-        return {
-            "name": self.name,
-            "level": self.level,
-            **{key: None if x is None or not math.isfinite(x) else x for key, x in numbers.items()},
             "source": self.threshold.source,
             "advice": self.advice,
             "detail": self.detail,

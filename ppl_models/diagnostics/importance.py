@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from guides.errors import whole_number
+from ppl_models.diagnostics.judging import judging
 from ppl_models.diagnostics.parts import parts_of
 from ppl_models.diagnostics.psis import k_hat
 from ppl_models.objectives import log_weights
 from ppl_models.training.batches import check_finite
-from ppl_models.training.modes import evaluating
 
 __all__ = ["ImportanceNLL", "importance_nll"]
 
@@ -140,9 +139,7 @@ def importance_nll(
         ]
         return torch.cat(drawn)
 
-    with torch.random.fork_rng(enabled=seed is not None), evaluating(model, guide), pyro.validation_enabled(False):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with judging(model, guide, seed):
         parts = parts_of(model, guide, args, most=max_batch, caller="importance_nll", summarise=True)
         drawn = [draw(part, size) for part, size in zip(parts.args, parts.sizes, strict=True)]
         return ImportanceNLL(torch.cat(drawn, 1) if parts.independent else drawn[0])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guides.errors import DataError
+from ppl_models.diagnostics.draws import are_chains
 from ppl_models.diagnostics.findings import Finding, Threshold, finding
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ReferenceChains:
     def __init__(self, source: Mapping[str, Tensor] | InferenceData, like: Mapping[str, Tensor]) -> None:
         self.source = source
         #: Whether the draws are those of chains; exact ones need no judging.
-        self.from_chains = "posterior" in source and not isinstance(source["posterior"], Tensor)
+        self.from_chains = are_chains(source)
         held: Any = source["posterior"] if self.from_chains else source
         if set(held) != set(like):
             raise DataError(f"reference must hold draws of {sorted(like)}; got {sorted(map(str, held))}.")
@@ -64,10 +65,9 @@ class ReferenceChains:
         sizes = {tuple(value.shape[:2]) for value in self.chains.values()}
         if len(sizes) > 1 or min(sizes)[1] < 4:
             raise DataError(f"reference must hold as many draws of each site, at least 4; got {sorted(sizes)}.")
-        if not self.from_chains:  # independent draws may be cut into chains
-            num = next(iter(sizes))[1] // 4 * 4 if next(iter(sizes))[1] >= 16 else 0
-            if num:
-                self.chains = {name: value[0, :num].unflatten(0, (4, num // 4)) for name, value in self.chains.items()}
+        num = min(sizes)[1] // 4 * 4
+        if not self.from_chains and num >= 16:  # independent draws may be cut into chains
+            self.chains = {name: value[0, :num].unflatten(0, (4, num // 4)) for name, value in self.chains.items()}
 
     def flat(self) -> dict[str, Tensor]:
         """The draws by site, chains one behind the other: ``(C * R, *batch, *event)``."""

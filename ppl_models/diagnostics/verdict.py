@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -63,27 +64,18 @@ class Verdict:
 
     def to_json(self) -> str:
         """The same as JSON; numbers that are not finite are ``null``."""
-        return json.dumps(self.as_dict(), indent=2, allow_nan=False)
+        findings = [
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in each.as_dict().items()}
+            for each in self.findings
+        ]
+        return json.dumps(self.as_dict() | {"findings": findings}, indent=2, allow_nan=False)
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per finding, with its level, numbers, the source of its threshold, advice and detail."""
         import pandas as pd
 
-        rows = [
-            {
-                "name": each.name,
-                "level": each.level,
-                "value": each.value,
-                "standard_error": each.standard_error,
-                "passes": each.threshold.passes,
-                "fails": each.threshold.fails,
-                "source": each.threshold.source,
-                "advice": each.advice,
-                "detail": each.detail,
-            }
-            for each in self.findings
-        ]
+        rows = [each.as_dict() for each in self.findings]
         return pd.DataFrame(rows).set_index("name").astype({"standard_error": float})
 
     def to_arviz(self, *, container: str | None = None) -> InferenceData:

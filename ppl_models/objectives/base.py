@@ -79,9 +79,9 @@ class Objective(PyroELBO):
         chunk_size: How many particles to hold in memory at once; all by default. The result is the same.
             Where each row of the data can be evaluated without the others, as with an encoder, chunks are of rows, all
             their particles at once: as many draws as ``chunk_size`` particles of all rows. That is found by trying, at
-            the first batch. Else they are of particles: a first pass without a graph finds the weights, a second one
-            the gradient.
-            (Guides of this library and normal sites of others draw the same noise in chunks; other sites draw anew.)
+            the first batch of each kind. Else they are of particles: a first pass without a graph finds the weights, a
+            second one the gradient. (Guides of this library and normal sites of others draw the same noise in chunks;
+            other sites draw anew.)
         kl: How much the KL terms of the latents count in training; see :class:`~ppl_models.objectives.KLWeights`.
     """
 

@@ -106,9 +106,8 @@ def plate_of_rows(draw: Draw, parts: Iterable[Any], args: Any, kwargs: Any) -> s
         precision = torch.finfo(expected.dtype).eps ** 0.5
         same = found.shape == expected.shape and torch.allclose(found, expected, rtol=precision, atol=precision)
         return plate if same else None
-    except (
-        Exception
-    ):  # the arguments are more than so many rows; what is wrong with all of them, the evaluation will say
+    except Exception:
+        # The arguments are more than so many rows; what is wrong with all of them, the evaluation will say.
         return None
     finally:
         state.restore()

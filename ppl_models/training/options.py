@@ -41,7 +41,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Call an optimizer class; for Adam and AdamW take torch's fused kind, which goes over the memory once.
 
-    On the CPU that halves a small network's step. The numbers are the same up to rounding.
+    The numbers are the same up to rounding.
 
     Args:
         optim: The class, or a function like one.

@@ -117,8 +117,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # Where half precision scales gradients, fused optimizers would take the scale out themselves, after clipping.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = self.optimizer(list(self.trained.values()), not scaled)
+        optimizer = self.optimizer(list(self.trained.values()), self._scaler is None)
         steps = self.epochs * -(-self.data.train_source.num_batches // self.trainer.world_size)
         self.learning_rate = LearningRate(self.schedule, optimizer, steps)
         return optimizer
@@ -161,7 +160,7 @@ class TrainingModule(LightningModule):
         finite = math.isfinite(gradient.norm) if self.trainer.world_size > 1 else gradient.is_finite
         self._was_skipped = not finite
         if not finite:
-            overflowed = math.isfinite(gradient.loss) and self._scale > 1
+            overflowed = math.isfinite(gradient.loss) and self._scaler is not None and self._scaler.get_scale() > 1
             if not overflowed:  # else the scaler skips the step, and takes a smaller scale
                 self._skip(gradient.loss)
             return
@@ -275,10 +274,9 @@ class TrainingModule(LightningModule):
         return self._anyone_stopped if self.trainer.world_size > 1 else self.signals.received is not None
 
     @property
-    def _scale(self) -> float:
-        """What losses are multiplied by for a backward pass in half precision; 1 in others."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        return 1.0 if scaler is None else scaler.get_scale()
+    def _scaler(self) -> Any:
+        """What multiplies losses for a backward pass in half precision; ``None`` in others."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def close(self) -> None:
         """Leave the settings of the process as they were."""
