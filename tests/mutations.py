@@ -528,8 +528,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/objectives/base.py", "isinstance(value, bool | str)", "isinstance(value, str)", ESTIMATORS),
     ("guides/noise.py", "hash(tuple(starts))", "self.start", ESTIMATORS),
     ("guides/rescoring.py", "        draw_share(msg)\n", "", ESTIMATORS),
-    ("ppl_models/objectives/rows.py", "and torch.allclose(", "and True or torch.allclose(", ESTIMATORS),
-    ("ppl_models/objectives/rows.py", "found.shape == expected.shape and", "", ESTIMATORS),
+    ("ppl_models/objectives/rows.py", "if torch.allclose(", "if True or torch.allclose(", ESTIMATORS),
     (
         "ppl_models/objectives/rows.py",
         "slice(0, 1)), terms(slice(1, num_data))",

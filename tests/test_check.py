@@ -66,6 +66,8 @@ def test_a_number_passes_and_fails_only_where_its_error_allows_it(value, error, 
     for sign in (1, -1):
         threshold = Threshold(sign * 1.0, sign * 2.0, "")
         assert levels_of(torch.tensor([sign * value]), torch.tensor([error]), threshold).tolist() == [level]
+    # What cannot fail does not pass for want of an error.
+    assert levels_of(torch.tensor([0.5]), torch.tensor([math.inf]), Threshold(1.0, math.inf, "")).tolist() == [1]
 
 
 def test_many_numbers_are_judged_at_one_rate_of_chance():
@@ -196,7 +198,12 @@ def test_held_out_density_is_that_of_the_predictive_law():
     assert fine.value > 0.005
     told = float(fine.detail.split()[3])
     assert told == pytest.approx(law.log_prob(other).mean().item(), abs=0.05)
-    (bad,) = held_out_density(data_model, posterior_of(x), (x,), (other + 2,), **options)
+
+    def reading(data):
+        return posterior_of(data)(data)
+
+    # The posterior is that of the data that were fitted, whatever the guide makes of its arguments.
+    (bad,) = held_out_density(data_model, reading, (x,), (other + 2,), **options)
     assert bad.level == "fail"
 
 
@@ -218,6 +225,8 @@ def test_good_chains_pass_and_bad_ones_are_doubtful_but_never_a_failure():
     )
     apart = levels(chains(good + 3 * torch.arange(4.0)[:, None, None]))
     assert (apart["R-hat"], apart["effective draws"]) == ("doubtful", "doubtful")
+    near = levels(chains(good + 0.2 * torch.arange(4.0)[:, None, None]))  # R-hat 1.03
+    assert near["R-hat"] == "doubtful"
     slow = levels(chains(good, **calm | {"energy": torch.randn(4, 1000).cumsum(1)}))
     assert slow["E-BFMI"] == "doubtful"
     assert levels(chains(good[:1]))["R-hat"] == "doubtful"
@@ -271,6 +280,14 @@ def test_an_exact_guide_passes_with_a_reference_and_chains(right):
     assert {"means by weights", "means against the reference", "predictive check"} <= set(names)
     assert all(each.threshold.source and each.advice for each in right.findings)
     assert abs(right["evidence gap"].value) < 1e-8
+
+
+def test_the_evidence_gap_is_the_divergence():
+    model, guide, x, _ = exact(2, shift=1.0, stretch=1.2)
+    gap = check(model, guide, x, seed=0)["evidence gap"]
+    truth = 2 * (0.5 * (1.2**2 - 1) - math.log(1.2) + 0.5 * 1.0**2)
+    assert gap.value == pytest.approx(truth, abs=4 * gap.standard_error)
+    assert gap.standard_error < truth / 10
 
 
 def test_without_chains_or_a_reference_nothing_passes():
@@ -383,6 +400,9 @@ def test_collapsed_sites_are_doubtful():
         "share of data that inform a": (1.0, "pass"),
         "share of data that inform b": (0.0, "doubtful"),
     }
+    # The means of 50 draws vary by 0.02 where the posterior is the prior; that is the draws' doing.
+    (idle,) = collapse(torch.randn(50, 2000, 1), ["a"], {})
+    assert idle.value == 0
 
 
 # -------------------------------------------------------------------------------------------------------- bad input

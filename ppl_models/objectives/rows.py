@@ -104,8 +104,7 @@ def plate_of_rows(draw: Draw, parts: Iterable[Any], args: Any, kwargs: Any) -> s
             expected = terms(slice(0, num_data))
             found = torch.cat([terms(slice(0, 1)), terms(slice(1, num_data))], -1 - list(sizes).index(plate))
         precision = torch.finfo(expected.dtype).eps ** 0.5
-        same = found.shape == expected.shape and torch.allclose(found, expected, rtol=precision, atol=precision)
-        return plate if same else None
+        return plate if torch.allclose(found, expected, rtol=precision, atol=precision) else None
     except Exception:
         # The arguments are more than so many rows; what is wrong with all of them, the evaluation will say.
         return None
