@@ -473,7 +473,9 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         DATA_COMMAND,
     ),
     ("ppl_models/files.py", "yield temporary", "yield final", DATASETS),
-    ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
+    ("ppl_models/files.py", "except BaseException as", "except Exception as", DATASETS),
+    ("ppl_models/files.py", "error.filename = os.fspath(path)", "pass", DATASETS),
+    ("ppl_models/training/schedules.py", "isinstance(self.scheduler, ReduceLROnPlateau)", "False", FIT),
     # Objectives: estimators, weights, chunks.
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
     ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
