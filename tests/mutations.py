@@ -374,6 +374,17 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/flow_density.py", "- dist.Normal(0.0, 1.0).log_prob(e).sum((-3, -2, -1))", "", FLOWS),
     ("ppl_models/flow_density.py", "- self.event_shape.numel() * math.log(levels)", "- math.log(levels)", FLOWS),
     ("ppl_models/flow_density.py", ".log_prob(z).sum(-1) + log_det", ".log_prob(z).sum(-1)", FLOWS),
+    ("ppl_models/flow_density.py", "        self.started.fill_(True)\n", "", FLOWS),
+    ("ppl_models/flow_density.py", "self.event_shape) < 2:", "self.event_shape) < 1:", FLOWS),
+    (
+        "ppl_models/flow_density.py",
+        'self.register_buffer("started", torch.tensor(False))',
+        "self.started = torch.tensor(False)",
+        FLOWS,
+    ),
+    ("ppl_models/training/pairs.py", 'if not getattr(model, "started", True):', 'if hasattr(model, "levels"):', FLOWS),
+    ("ppl_models/training/fit.py", "        start(model, batch)\n", "", FLOWS),
+    ("ppl_models/training/training_module.py", "        start(self.pair[0], batch)", "        pass", FLOWS),
     ("guides/dequantisation.py", "log_ndtr(own) - log_ndtr(-own)", "own", FLOWS),
     ("guides/dequantisation.py", "(log_ndtr(own) + log_ndtr(-own)).sum(-1)", "log_ndtr(own).sum(-1)", FLOWS),
     # Training and judging.

@@ -94,8 +94,10 @@ def train(
     optimizer, schedule, generators and the place in the data are kept, and on a CPU the result is the same bit for
     bit. An interrupt from the keyboard lets the step finish and writes ``last.ckpt`` before the program ends.
 
-    Order and noise of the data are functions of ``seed`` and the epoch alone. In several processes each takes every
-    n-th batch; the noise of normal latents is that of one process with the batches joined, and so is the loss.
+    A model with an attribute ``started`` that is false is started with the first batch; see
+    :func:`~ppl_models.training.fit`. Order and noise of the data are functions of ``seed`` and the epoch alone. In
+    several processes each takes every n-th batch; the noise of normal latents is that of one process with the batches
+    joined, and so is the loss.
 
     Args:
         model: Any Pyro model with the plate ``"data"``.

@@ -26,7 +26,7 @@ from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import read_gradient
 from ppl_models.training.interrupts import Signals
 from ppl_models.training.loaders import batch_length
-from ppl_models.training.pairs import find_parameters
+from ppl_models.training.pairs import find_parameters, start
 from ppl_models.training.progress import Progress, noise_state, set_noise_state
 from ppl_models.training.random_state import random_state
 from ppl_models.training.saving import restore, state_of
@@ -94,6 +94,7 @@ class TrainingModule(LightningModule):
         source = self.data.train_source
         batch, minibatch = self.data.first_batch(), Minibatch(source.num_data, plate=DATA)
         self.objective.set_progress(step=0, epoch=0)
+        start(self.pair[0], batch)  # if the training goes on, its checkpoint follows
         with minibatch:
             self.trained = find_parameters(self.objective, *self.pair, batch)
         if not minibatch.seen and source.num_batches != 1:
