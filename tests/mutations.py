@@ -614,6 +614,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
     ("ppl_models/training/compile.py", "            _autocast(),\n", "", COMPILE),
     ("ppl_models/training/graph.py", "FakeTensorMode(shape_env=ShapeEnv())", "FakeTensorMode()", COMPILE),
+    ("ppl_models/training/graph.py", "        hidden &= leaves()\n", "        pass\n", COMPILE),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
     # Training on loaders.
     ("ppl_models/training/checkpoints.py", "        if trainer.is_last_batch:", "        if False:", TRAIN),
