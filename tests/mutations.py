@@ -58,6 +58,8 @@ CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
 CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
+DOCS = "tests/test_docs.py"
+PACKAGING = "tests/test_packaging.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -835,6 +837,15 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
     ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
     ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
+    ("docs/api/reference.md", "automodule:: ppl_models.reference", "automodule:: ppl_models.training", DOCS),
+    ("docs/numbers.md", "| `toy` |", "| `toys` |", DOCS),
+    ("docs/theory/contract.md", "never_above_the_evidence", "never_below_the_evidence", DOCS),
+    ("docs/theory/hamiltonian.md", "benchmarks volume", "benchmarks volumes", DOCS),
+    ("docs/migrating/pythae.md", "assert abs(pythae_loss - ours) < 0.1\n", "", DOCS),
+    ("docs/migrating/pythae.md", "file_format: mystnb\n", "", DOCS),
+    ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
+    ("pyproject.toml", 'packages = ["guides", "ppl_models"]', 'packages = ["ppl_models"]', PACKAGING),
+    ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
 ]
 
 
@@ -844,9 +855,11 @@ def survivors(mutation: tuple[str, str, str, str]) -> str | None:
     name = f"{file}: {' '.join(old.split())!r} -> {' '.join(new.split())!r}"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("benchmarks", "guides", "ppl_models", "tests"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        for part in ("benchmarks", "docs", "guides", "ppl_models", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+        for part in ROOT.iterdir():
+            if part.is_file():
+                shutil.copy(part, copy)
         text = (copy / file).read_text(encoding="utf-8")
         if text.count(old) != 1:
             return f"stands {text.count(old)} times in the code: {name}"
