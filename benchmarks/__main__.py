@@ -16,10 +16,12 @@ from benchmarks import (
     gaussian,
     gradients,
     mnist,
+    mnist_models,
     posteriors,
     study,
     targets,
     toy,
+    toy_models,
     training,
     two_sided,
     verdict,
@@ -45,6 +47,8 @@ PARTS = {
     "gradients": gradients.at_the_exact_posterior,
     "start-up": cost.start_up,
     "toy": toy.toy_sets,
+    "densities": toy_models.densities,
+    "mnist-models": mnist_models.mnist_models,
 }
 
 

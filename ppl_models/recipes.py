@@ -1,0 +1,80 @@
+"""Recipes: options of a training that were found to do well, by model and kind of data, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from guides.errors import choose
+from ppl_models.objectives import ELBO, KLWeights
+
+__all__ = ["RECIPES", "Recipe", "recipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Hold the options of a training by the ELBO.
+
+    Args:
+        steps: Number of optimizer steps.
+        batch_size: Data in a batch.
+        lr: Adam's learning rate at the start.
+        schedule: What becomes of it; see :func:`~ppl_models.training.fit`.
+        warmup: Over how many steps the weight of the KL terms rises from 0 to 1.
+        max_grad_norm: Upper limit of the gradient's norm.
+        average: Which share of the steps, at the end, the parameters are averaged over.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> short = replace(RECIPES["spline_flow", "points"], steps=10)
+        >>> short.options["steps"], short.objective()
+        (10, ELBO(num_particles=1))
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    schedule: str = "cosine"
+    warmup: int = 0
+    max_grad_norm: float | None = None
+    average: float | None = None
+
+    def objective(self) -> ELBO:
+        """Make what is maximised; a new one for each training, for it counts the steps."""
+        return ELBO(kl=KLWeights(warmup=self.warmup)) if self.warmup else ELBO()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The other options, by the names that ``fit`` has for them."""
+        return {name: value for name, value in asdict(self).items() if name != "warmup"}
+
+
+#: By model and kind of data, ``"points"`` in the plane or binary ``"images"`` of 28 x 28 pixels.
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("vae", "points"): Recipe(steps=12_000, batch_size=512, lr=1e-2, max_grad_norm=1.0, average=0.1),
+    ("ladder_vae", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
+    ("spline_flow", "points"): Recipe(steps=6_000, batch_size=512, lr=5e-3, average=0.1),
+    ("affine_flow", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
+    ("vae", "images"): Recipe(steps=40_000, batch_size=128, lr=2e-3, average=0.1),
+    ("ladder_vae", "images"): Recipe(steps=30_000, batch_size=128, lr=1e-3, warmup=4_000, average=0.1),
+    ("draw", "images"): Recipe(steps=10_000, batch_size=128, lr=1e-3, average=0.1),
+}
+
+
+def recipe(model: str, kind: str) -> Recipe:
+    """Look a recipe up.
+
+    Args:
+        model: ``"vae"``, ``"ladder_vae"``, ``"spline_flow"``, ``"affine_flow"`` or ``"draw"``.
+        kind: ``"points"`` or ``"images"``.
+
+    Raises:
+        OptionError: If there is none.
+
+    Example:
+        >>> recipe("vae", "points").batch_size
+        512
+    """
+    choose("model", model, sorted({name for name, _ in RECIPES}))
+    kinds = [each for name, each in RECIPES if name == model]
+    return RECIPES[model, choose(f"kind of data for {model}", kind, kinds)]
