@@ -114,8 +114,8 @@ def _checked(ranks: Any, num_draws: int | None) -> np.ndarray:
     if num_draws is None:
         if values.min() < 0 or values.max() > 1:
             raise DataError(
-                f"PIT values must lie in [0, 1]; got some from {values.min():.3g} to {values.max():.3g}. Of ranks, give "
-                "num_draws=."
+                f"PIT values must lie in [0, 1]; got some from {values.min():.3g} to {values.max():.3g}. Of ranks, "
+                "give num_draws=."
             )
         return values.reshape(len(values), -1).astype(float)
     most = whole_number("num_draws", num_draws, least=1)

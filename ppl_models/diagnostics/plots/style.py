@@ -39,7 +39,7 @@ INK, FAINT = "#262626", "#b8b8b8"
 LEVEL_COLOURS = {"pass": "#009E73", "doubtful": "#E69F00", "fail": "#D55E00"}
 LEVEL_MARKERS = {"pass": "o", "doubtful": "s", "fail": "X"}
 
-_SIZES = {
+_SIZES: Any = {
     "figure.dpi": 100,
     "axes.labelsize": 10,
     "axes.titlesize": 10.5,
@@ -56,10 +56,10 @@ _SIZES = {
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in the plots' style inside, and leave the global one as it was."""
-    import arviz as az
     import matplotlib.pyplot as plt
+    from arviz import style  # type: ignore[attr-defined]
 
-    with az.style.context("arviz-white"), plt.rc_context(_SIZES):
+    with style.context("arviz-white"), plt.rc_context(_SIZES):
         yield
 
 
