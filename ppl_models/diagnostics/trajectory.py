@@ -61,7 +61,7 @@ class Trajectory:
 
     @property
     def latents(self) -> dict[str, Tensor]:
-        """The latents by site, ``(T + 1, S, *batch, *event)`` each."""
+        """The latents by site, ``(T + 1, S, *batch, *event)`` each, in float64."""
         return self.space.constrain(self.latent)
 
     def log_joint(self, latent: Tensor) -> Tensor:

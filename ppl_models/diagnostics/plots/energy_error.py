@@ -37,7 +37,7 @@ def plot_energy_error(
     Left, the guide's own K steps. What cooling takes from the energy is no error and is left out; the dotted line is
     the median of :math:`H_k - H_0` with it. Errors of many nats say that the steps are too long for the posterior, and
     that log-weights are as rough. Right, Hamiltonian Monte Carlo with as many steps in a transition, whose length is
-    adapted to be accepted four times in five: what steps of the right length would do.
+    adapted: accepted four times in five, or more often where it goes a quarter of the way round the posterior.
 
     The line is the median; the areas hold half, and nine in ten, of the trajectories: all particles, and all data with
     latents of their own.

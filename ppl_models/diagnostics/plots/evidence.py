@@ -25,6 +25,9 @@ _NAMES = {
     "upper": "reverse annealed",
 }
 _COLOURS = dict(zip(_NAMES, (PALETTE[3], PALETTE[2], PALETTE[0], PALETTE[1]), strict=True))
+#: The most data whose standard errors are drawn too.
+MOST_BARS = 60
+
 _MARKERS = {"elbo": "v", "iwae": "s", "annealed": "o", "upper": "^"}
 
 
@@ -41,7 +44,7 @@ def plot_evidence(
         exact: :math:`\log p(x)`, if it is known: drawn as a line. Of independent data one number for each,
             ``(*plates,)``, or their mean.
         per_datum: Whether to draw each datum's bounds, less its annealed one, in the order of the gap of its ELBO,
-            instead of their mean.
+            instead of their mean; with a standard error on each side for up to 60 data.
         ax: Where; a new figure by default.
 
     Raises:
@@ -75,24 +78,34 @@ def plot_evidence(
 def _together(found: Evidence, held: dict[str, Bound], truth: Tensor | None, ax: Axes | None) -> Axes:
     ax = one_axes(ax, figsize=(6.4, 0.42 * len(held) + 1.5))
     low, high = found.interval_per_datum
-    reach = []
+    reach, tails = [], []
     for row, (name, bound) in enumerate(held.items()):
         mean = float(bound.per_datum.mean)
         ends = [float(end) for end in bound.per_datum.ends(found.level)]
         # An interval of many million nats, of a guide far off, would be all that there is to see.
         ends = [end if math.isfinite(end) else mean for end in ends]
-        reach += [mean]
+        reach.append(mean)
+        tails += ends
         ax.plot(ends, [row, row], color=_COLOURS[name], linewidth=2.2, solid_capstyle="butt")
         ax.plot([mean], [row], _MARKERS[name], color=_COLOURS[name], markersize=7, markeredgecolor="white")
         ax.annotate(
-            f"{mean:,.2f}", (mean, row), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=8.5, color=INK
+            f"{mean:,.2f}".replace("-", "−"),
+            (mean, row),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
         )
     if truth is not None:
         value = float(truth.mean())
         reach.append(value)
         ax.axvline(value, color=INK, linewidth=1.2, linestyle="--", label="exact log p(x)", zorder=0)
     left, right = min([*reach, low]), max([*reach, *([high] if math.isfinite(high) else [])])
-    margin = 0.12 * (right - left) or 1.0
+    # Whole intervals, but for those of a guide so far off that nothing else would be seen.
+    span = right - left or 1.0
+    left, right = max(left - span, min([left, *tails])), min(right + span, max([right, *tails]))
+    margin = 0.08 * (right - left) or 1.0
     ax.set_xlim(left - margin, right + margin)
     side = "log p(x), approximate" if found.upper is not None and not found.exact else "log p(x)"
     ax.axvspan(low, min(high, right + margin), color=FAINT, alpha=0.35, linewidth=0, zorder=-1)
@@ -101,7 +114,7 @@ def _together(found: Evidence, held: dict[str, Bound], truth: Tensor | None, ax:
     several = found.elbo.mean.numel() > 1
     ax.set_xlabel("nats per datum" if several else "nats")
     where = f"{side} ≥ {low:,.2f}" if math.isinf(high) else f"{side} in [{low:,.2f}, {high:,.2f}]"
-    ax.set_title(f"{where}, {100 * found.level:g} %")
+    ax.set_title(f"{where}, {100 * found.level:g} %".replace("-", "−"))
     ax.locator_params(axis="x", nbins=6)
     if truth is not None:
         ax.legend(loc="lower left")
@@ -123,19 +136,20 @@ def _per_datum(found: Evidence, held: dict[str, Bound], truth: Tensor | None, ax
         ax.fill_between(
             places, less(low), less(high), color=FAINT, alpha=0.45, linewidth=0, step="mid", label="log p(x)"
         )
-    size = 5.0 if len(order) <= 60 else 2.5
+    size = 5.0 if len(order) <= MOST_BARS else 3.0
     for name, bound in held.items():
-        ends = [end.where(end.isfinite(), bound.mean) for end in bound.ends(found.level)]
         look: Any = {"color": _COLOURS[name], "zorder": 2}
-        ax.vlines(places, less(ends[0]), less(ends[1]), linewidth=0.9, alpha=0.6, **look)
+        if len(order) <= MOST_BARS:
+            low, high = bound.mean - bound.standard_error, bound.mean + bound.standard_error
+            ax.vlines(places, less(low), less(high), linewidth=0.9, alpha=0.6, **look)
         ax.plot(
             places, less(bound.mean), _MARKERS[name], markersize=size, markeredgewidth=0, label=_NAMES[name], **look
         )
     if truth is not None:
         ax.plot(places, less(truth), "_", color=INK, markersize=size + 4, label="exact log p(x)", zorder=4)
     means = [less(bound.mean) for bound in held.values()]
-    bottom, top = min(each.min() for each in means), max([*(each.max() for each in means), float(less(high).max())])
-    margin = 0.08 * (top - bottom) or 1.0
+    bottom, top = min(each.min() for each in means), max(each.max() for each in means)
+    margin = 0.15 * (top - bottom) or 1.0
     ax.set_ylim(bottom - margin, top + margin)
     if len(order) <= 25:
         ax.set_xticks(places, [str(int(i)) for i in order])

@@ -49,9 +49,10 @@ def plot_k_hat(source: Any, *, sort: bool = False, worst: int = 5, ax: Axes | No
     values, shape = _values(source)
     order = np.argsort(values, kind="stable") if sort else np.arange(len(values))
     finite = values[np.isfinite(values)]
-    low = min(-0.1, float(finite.min(initial=0.0)) - 0.05)
+    low = min(-0.1, float(finite.min(initial=0.0)) - 0.1)
     high = max(1.0, float(finite.max(initial=0.0)) + 0.1)
-    drawn = np.clip(values, low, high)[order]
+    margin = 0.03 * (high - low)
+    drawn = np.clip(values, low + margin, high - margin)[order]
     level = np.where(values > LARGEST_K_HAT, "fail", np.where(values > FINITE_VARIANCE, "doubtful", "pass"))[order]
     edge = ~np.isfinite(values)[order]
     places = np.arange(len(values))
@@ -60,12 +61,14 @@ def plot_k_hat(source: Any, *, sort: bool = False, worst: int = 5, ax: Axes | No
         size = 30 if len(values) <= 100 else 14 if len(values) <= 1000 else 5
         for name, rule in (("pass", "≤ 0.5"), ("doubtful", "0.5 to 0.7"), ("fail", "> 0.7")):
             own = level == name
+            if not own.any():
+                continue
             label = f"{rule}: {own.sum()}"
             look: Any = {"color": LEVEL_COLOURS[name], "s": size, "linewidths": 0, "zorder": 3}
             ax.scatter(places[own & ~edge], drawn[own & ~edge], marker=LEVEL_MARKERS[name], label=label, **look)
             marker = "^" if name == "fail" else "v"
             if (own & edge).any():
-                ax.scatter(places[own & edge], drawn[own & edge], marker=marker, clip_on=False, **look)
+                ax.scatter(places[own & edge], drawn[own & edge], marker=marker, **look)
         for threshold, style in ((FINITE_VARIANCE, "--"), (LARGEST_K_HAT, "-")):
             ax.axhline(threshold, color=INK, linewidth=0.9, linestyle=style, zorder=1)
         _name_worst(ax, places, drawn, order, shape, worst)
@@ -108,6 +111,8 @@ def _name_worst(
             ha="right" if left else "left",
             va="center",
             fontsize=8.5,
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8},
+            zorder=4,
         )
 
 

@@ -96,9 +96,15 @@ def _difference(own: np.ndarray, other: np.ndarray) -> str:
 
     distance = f"KS {ks_2samp(own, other, method='asymp').statistic:.2f}"
     sd = other.std(ddof=1)
-    if not sd > 0:
+    if _is_constant(other):
         return distance
-    return f"Δ {(own.mean() - other.mean()) / sd:+.2f} sd, sd × {own.std(ddof=1) / sd:.2f}, {distance}"
+    moments = f"Δ {(own.mean() - other.mean()) / sd:+.2f} sd, sd × {own.std(ddof=1) / sd:.2f}"
+    return f"{moments}, {distance}".replace("-", "−")
+
+
+def _is_constant(draws: np.ndarray) -> bool:
+    """Whether draws differ by no more than rounding."""
+    return bool(draws.max() - draws.min() <= 1e-12 * abs(draws).max())
 
 
 def draw_density(panel: Axes, draws: Sequence[np.ndarray], colours: Sequence[str], labels: Sequence[str]) -> None:
@@ -108,8 +114,8 @@ def draw_density(panel: Axes, draws: Sequence[np.ndarray], colours: Sequence[str
 
     curves = []
     for each in draws:
-        constant = np.ptp(each) <= 1e-12 * np.abs(each).max()
-        curves.append(None if constant else az.kde(np.ascontiguousarray(each, dtype=float), bound_correction=True))
+        values = np.ascontiguousarray(each, dtype=float)
+        curves.append(None if _is_constant(values) else az.kde(values, bound_correction=True))
     top = max((curve[1].max() for curve in curves if curve is not None), default=1.0)
     for i, (each, curve, colour, label) in enumerate(zip(draws, curves, colours, labels, strict=True)):
         if curve is None:
@@ -130,3 +136,4 @@ def draw_density(panel: Axes, draws: Sequence[np.ndarray], colours: Sequence[str
     panel.set_yticks([])
     panel.spines["left"].set_visible(False)
     panel.locator_params(axis="x", nbins=4)
+    panel.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)

@@ -71,15 +71,22 @@ def plot_pairs(
                     axes[i, j].set_xlim(axes[j, j].get_xlim())
                     axes[i, j].set_ylim(axes[i, i].get_xlim())
                     axes[i, j].locator_params(nbins=4)
+                    axes[i, j].ticklabel_format(scilimits=(-3, 4), useMathText=True)
                 elif j > i:
                     _write_correlation(axes[i, j], row, column)
                 if i < num - 1:
                     axes[i, j].tick_params(labelbottom=False)
+                    axes[i, j].xaxis.get_offset_text().set_visible(False)
                 if j > 0:
                     axes[i, j].tick_params(labelleft=False)
-            axes[num - 1, i].set_xlabel(short(row.label, 22))
+                    axes[i, j].yaxis.get_offset_text().set_visible(False)
+            largest = max(map(abs, axes[i, i].get_xlim()))
+            beside = largest >= 1e4 or largest < 1e-2  # a power of ten, which stands under the ticks
+            axes[num - 1, i].set_xlabel(short(row.label, 22), labelpad=13 if beside else 4)
             if i > 0:
                 axes[i, 0].set_ylabel(short(row.label, 22))
+        if figure is not None:
+            figure.align_ylabels(axes[:, 0])
         if reference is not None and figure is not None:
             handles, labels = axes[0, 0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside upper center", ncols=2)
@@ -141,7 +148,7 @@ def _write_correlation(panel: Axes, one: Element, other: Element) -> None:
         rows.append(("reference", REFERENCE, one.reference, other.reference))
     for i, (name, colour, x, y) in enumerate(rows):
         flat = np.ptp(x) == 0 or np.ptp(y) == 0
-        text = "constant" if flat else f"r = {np.corrcoef(x, y)[0, 1]:+.2f}"
+        text = "constant" if flat else f"r = {np.corrcoef(x, y)[0, 1]:+.2f}".replace("-", "−")
         place = 0.5 + 0.14 * (len(rows) - 1 - 2 * i)
         colour = "#b85507" if colour == REFERENCE else colour  # letters need more contrast than areas
         panel.text(0.5, place, text, transform=panel.transAxes, ha="center", va="center", color=colour, gid=name)

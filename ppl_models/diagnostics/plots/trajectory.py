@@ -11,6 +11,7 @@ from torch import Tensor
 from guides.errors import DataError, OptionError, whole_number
 from ppl_models.diagnostics.plots.style import INK, LEVEL_COLOURS, PALETTE, one_axes, short, styled
 from ppl_models.diagnostics.plots.tiles import show_tiles
+from ppl_models.reference.float64 import in_float64
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def plot_trajectory(
         with styled(), torch.no_grad():
             return _in_the_plane(found, datum, ax)
     every = whole_number("every", -(-found.num_steps // MOST_COLUMNS) if every is None else every, least=1)
-    with torch.no_grad():
+    with torch.no_grad(), in_float64():  # as the latents are, whatever the decoder is
         images = _decoded(found, decode, list(range(0, found.num_steps + 1, every)), data)
     with styled():
         return _as_images(found, images, data, every, ax)
@@ -150,7 +151,7 @@ def _in_the_plane(found: Trajectory, datum: int, ax: Axes | None) -> Axes:
     )
     for i in range(paths.shape[1]):
         path, colour = paths[:, i].numpy(), PALETTE[i % len(PALETTE)]
-        ax.plot(path[:, 0], path[:, 1], color=colour, linewidth=1.1, marker="o", markersize=2.5, zorder=3)
+        ax.plot(path[:, 0], path[:, 1], color=colour, linewidth=1.0, alpha=0.8, marker="o", markersize=2.5, zorder=3)
         ax.plot(*path[0], marker="o", markersize=7, markerfacecolor="white", markeredgecolor=colour, zorder=4)
         ax.plot(*path[-1], marker="o", markersize=7, color=colour, markeredgecolor="white", zorder=4)
     if found.accepted is not None:
