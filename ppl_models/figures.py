@@ -81,6 +81,7 @@ def samples(images: Mapping[str, Tensor], *, caption: str = "") -> Figure:
         DataError: If there is no model, or the shapes are wrong or differ.
 
     Example:
+        >>> import torch
         >>> [axes.get_title() for axes in samples({"VAE": torch.rand(9, 8, 8), "HVAE": torch.rand(9, 8, 8)}).axes]
         ['VAE', 'HVAE']
     """
@@ -109,6 +110,7 @@ def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, caption:
         DataError: If there is no model, or the shapes are wrong or differ.
 
     Example:
+        >>> import torch
         >>> figure = reconstructions(torch.rand(10, 8, 8), {"VAE": torch.rand(10, 8, 8)})
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['Originals', 'VAE']

@@ -62,7 +62,7 @@ def plot_trajectory(
         >>> from ppl_models.diagnostics import trajectory
         >>> gaussian = OffsetGaussian(2)
         >>> x = torch.randn(10, 2)
-        >>> found = trajectory(gaussian, HamiltonianGuide(gaussian), x, method="hmc", num_particles=3, seed=0)
+        >>> found = trajectory(gaussian, HamiltonianGuide(gaussian), x, num_particles=3, seed=0)
         >>> plot_trajectory(found).get_xlabel()
         'z[0] (unconstrained)'
     """
