@@ -159,6 +159,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         'style.use("arviz-white")\n    if True:',
         PLOTS,
     ),
+    ("ppl_models/diagnostics/plots/style.py", "    plt.ion() if interactive else plt.ioff()\n", "", PLOTS),
     # Checkpointed trajectories.
     ("guides/force.py", "recomputed(self._gradient, position) if self.checkpoint else ", "", RECOMPUTING),
     ("guides/recomputing.py", "    evaluation.found.clear()\n", "", RECOMPUTING),

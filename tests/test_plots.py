@@ -28,6 +28,7 @@ from ppl_models.diagnostics.plots import (
     plot_trajectory,
 )
 from ppl_models.diagnostics.plots.ecdf_band import ecdf_band
+from ppl_models.diagnostics.plots.style import styled
 from ppl_models.training import FitResult
 
 
@@ -73,6 +74,13 @@ def draws(num=300, *, shift=0.0, scale=1.0):
         "mu": shift + scale * torch.randn(num, generator=generator),
         "theta": shift + scale * torch.randn(num, 3, generator=generator),
     }
+
+
+def test_a_backend_that_the_first_figure_loads_stays_interactive():
+    with styled():
+        plt.ion()  # as the backend of notebooks does
+    assert plt.isinteractive()
+    plt.ioff()
 
 
 # ------------------------------------------------------------------------------------------------------------ marginals

@@ -61,6 +61,9 @@ def styled() -> Iterator[None]:
 
     with style.context("arviz-white"), plt.rc_context(_SIZES):
         yield
+        interactive = plt.isinteractive()
+    # The first figure loads the backend; that of notebooks then switches this on, which is not ours to undo.
+    plt.ion() if interactive else plt.ioff()
 
 
 def one_axes(ax: Axes | None, *, figsize: tuple[float, float]) -> Axes:
