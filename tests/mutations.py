@@ -60,6 +60,8 @@ CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
 DOCS = "tests/test_docs.py"
 PACKAGING = "tests/test_packaging.py"
+TRAJECTORY = "tests/test_trajectory.py"
+PLOTS = "tests/test_plots.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -77,6 +79,87 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/leapfrog.py", "    force = force_at(position)\n", "    force_at(position)\n", HAMILTONIAN),
     ("guides/tempering.py", "    power = 2.0", "    power = 1.0", HAMILTONIAN),
     ("guides/tempering.py", "1 - steps**2", "1 - steps", HAMILTONIAN),
+    # Trajectories, and what is drawn.
+    (
+        "guides/hamiltonian.py",
+        "(momentum.square() - moved.square()).sum(-1) / 2",
+        "(moved.square() - momentum.square()).sum(-1) / 2",
+        TRAJECTORY,
+    ),
+    ("guides/hamiltonian.py", " * (not at_rest)", "", TRAJECTORY),
+    ("guides/hamiltonian.py", "latents.append(self.whitening(position))", "latents.append(position)", TRAJECTORY),
+    ("ppl_models/diagnostics/annealing.py", "energies = [-before]", "energies = [before]", TRAJECTORY),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "return Move(new.where(taken, points), accepted, taken",
+        "return Move(new.where(taken, points), accepted, ~taken",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/trajectory.py",
+        "self.energy - self.energy[0] - self.heat",
+        "self.energy - self.energy[0]",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/trajectory.py",
+        "latent = normal.vector_of(torch.stack(visited))",
+        "latent = torch.stack(visited)",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/plots/ecdf_band.py",
+        "low, high = (low, middle) if",
+        "low, high = (middle, high) if True or",
+        PLOTS,
+    ),
+    (
+        "ppl_models/diagnostics/plots/ecdf_band.py",
+        "chance = (point - before) / (1 - before)",
+        "chance = point - before",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/ecdf.py", "values[..., None] < places if", "values[..., None] <= places if", PLOTS),
+    ("ppl_models/diagnostics/plots/ecdf.py", "out = outside > 1e-9", "out = outside < 1e-9", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/marginals.py",
+        "low, middle, high = np.quantile(each, QUANTILES)",
+        "low, middle, high = np.quantile(each, (0.1, 0.5, 0.9))",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/marginals.py", "sd = other.std(ddof=1)", "sd = own.std(ddof=1)", PLOTS),
+    ("ppl_models/diagnostics/plots/sites.py", 'hint = f" Did', 'hint = "" and f" Did', PLOTS),
+    ("ppl_models/diagnostics/plots/pairs.py", "for each in reversed(MASSES)]", "for each in (0.8, 0.3)]", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/k_hat.py",
+        "index = np.unravel_index(order[i], shape)",
+        "index = np.unravel_index(i, shape)",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/evidence.py", "argsort(descending=True)", "argsort()", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/evidence.py",
+        "bound.per_datum.ends(found.level)",
+        "bound.per_datum.ends(0.5)",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/energy_error.py", "found.energy_error.flatten(1)", "found.energy.flatten(1)", PLOTS),
+    ("ppl_models/diagnostics/plots/history.py", "rolling.median()", "rolling.mean()", PLOTS),
+    ("ppl_models/diagnostics/plots/history.py", "late = high.iloc[int(START * len(high)) :]", "late = high", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/trajectory.py",
+        "refused = paths[1:][~accepted.cpu()]",
+        "refused = paths[1:][accepted.cpu()]",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/trajectory.py", "torch.stack(columns, 1)  #", "torch.stack(columns, 0)  #", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/style.py",
+        'with style.context("arviz-white"), plt.rc_context(_SIZES):',
+        'style.use("arviz-white")\n    if True:',
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/style.py", "    plt.ion() if interactive else plt.ioff()\n", "", PLOTS),
     # Checkpointed trajectories.
     ("guides/force.py", "recomputed(self._gradient, position) if self.checkpoint else ", "", RECOMPUTING),
     ("guides/recomputing.py", "    evaluation.found.clear()\n", "", RECOMPUTING),

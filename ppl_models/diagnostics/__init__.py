@@ -7,6 +7,7 @@ from ppl_models.diagnostics.evidence import Bound, Evidence, evidence
 from ppl_models.diagnostics.findings import Finding, Threshold
 from ppl_models.diagnostics.importance import ImportanceNLL, importance_nll
 from ppl_models.diagnostics.psis import k_hat
+from ppl_models.diagnostics.trajectory import Trajectory, trajectory
 from ppl_models.diagnostics.verdict import Verdict
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImportanceNLL",
     "Resampled",
     "Threshold",
+    "Trajectory",
     "Verdict",
     "check",
     "correct",
@@ -26,4 +28,5 @@ __all__ = [
     "importance_nll",
     "k_hat",
     "to_arviz",
+    "trajectory",
 ]
