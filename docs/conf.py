@@ -6,10 +6,11 @@ With DOCS_QUICK=1 in the environment the pages that train for long do so for a s
 import hashlib
 import importlib
 import importlib.metadata
+import logging
 import os
 from pathlib import Path
 
-from sphinx.util import logging
+from sphinx.util import logging as sphinx_logging
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +65,8 @@ os.environ |= {
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, in any notebook without widgets
 }
 
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # not each page that is run
+
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(BUILD / "executed" / state_of_the_code())
 nb_execution_in_temp = True  # what a page writes is not left among the pages
@@ -94,8 +97,9 @@ def all_is_documented(app, env):
     for module in domain.modules:
         for name in importlib.import_module(module).__all__:
             if f"{module}.{name}" not in domain.objects:
-                logging.getLogger(__name__).warning("%s.%s is public and on no page", module, name)
+                sphinx_logging.getLogger(__name__).warning("%s.%s is public and on no page", module, name)
 
 
 def setup(app):
     app.connect("env-check-consistency", all_is_documented)
+    return {"parallel_read_safe": True}
