@@ -125,7 +125,7 @@ def outcome(data: str, name: str, seed: int) -> Outcome:
     torch.manual_seed(seed)
     points = toy_data(data, num_train=NUM_TRAIN, num_test=NUM_TEST)
     (model, guide), recipe = MODELS[name](), RECIPES[name, "points"]
-    options = recipe.options | {"compile": "auto", "seed": seed, "progress": False}
+    options = recipe.options(NUM_TRAIN) | {"compile": "auto", "seed": seed, "progress": False}
     result = fit(model, guide, points.train, objective=recipe.objective(), **options)
 
     def mean(scores: Tensor, x: Tensor) -> float:

@@ -21,13 +21,14 @@ class Recipe:
         lr: Adam's learning rate at the start.
         schedule: What becomes of it; see :func:`~ppl_models.training.fit`.
         warmup: Over how many steps the weight of the KL terms rises from 0 to 1.
-        max_grad_norm: Upper limit of the gradient's norm.
+        free_bits: In nats: a KL below it has no gradient; see :class:`~ppl_models.objectives.KLWeights`.
+        max_grad_norm: Upper limit of the gradient's norm, for one datum: a loss is of all data.
         average: Which share of the steps, at the end, the parameters are averaged over.
 
     Example:
         >>> from dataclasses import replace
         >>> short = replace(RECIPES["spline_flow", "points"], steps=10)
-        >>> short.options["steps"], short.objective()
+        >>> short.options(num_data=1000)["steps"], short.objective()
         (10, ELBO(num_particles=1))
     """
 
@@ -36,17 +37,25 @@ class Recipe:
     lr: float
     schedule: str = "cosine"
     warmup: int = 0
+    free_bits: float = 0.0
     max_grad_norm: float | None = None
     average: float | None = None
 
     def objective(self) -> ELBO:
         """Make what is maximised; a new one for each training, for it counts the steps."""
-        return ELBO(kl=KLWeights(warmup=self.warmup)) if self.warmup else ELBO()
+        weighted = self.warmup or self.free_bits
+        return ELBO(kl=KLWeights(warmup=self.warmup, free_bits=self.free_bits) if weighted else None)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The other options, by the names that ``fit`` has for them."""
-        return {name: value for name, value in asdict(self).items() if name != "warmup"}
+    def options(self, num_data: int) -> dict[str, Any]:
+        """Give the other options, by the names that ``fit`` has for them.
+
+        Args:
+            num_data: N, the number of training data.
+        """
+        options = {name: value for name, value in asdict(self).items() if name not in ("warmup", "free_bits")}
+        if self.max_grad_norm is not None:
+            options["max_grad_norm"] = num_data * self.max_grad_norm
+        return options
 
 
 #: By model and kind of data, ``"points"`` in the plane or binary ``"images"`` of 28 x 28 pixels.

@@ -17,7 +17,7 @@ from ppl_models.training import fit
 
 @pytest.mark.parametrize("name", RECIPES, ids=" of ".join)
 def test_options_are_those_of_fit(name):
-    options = RECIPES[name].options
+    options = RECIPES[name].options(100)
     assert set(options) < set(inspect.signature(fit).parameters)
     assert options["steps"] > RECIPES[name].warmup
 
@@ -28,12 +28,19 @@ def test_an_objective_counts_its_own_warm_up():
     one.set_progress(step=5, epoch=0)
     assert (one.kl.beta.item(), other.kl.beta.item()) == (0.5, 0.0)
     assert replace(some, warmup=0).objective().kl is None
+    assert replace(some, warmup=0, free_bits=2.0).objective().kl.free_bits == 2.0
+
+
+def test_the_largest_gradient_is_that_of_all_data():
+    some = Recipe(steps=20, batch_size=5, lr=0.1)
+    assert replace(some, max_grad_norm=0.5).options(40)["max_grad_norm"] == 20.0
+    assert some.options(40)["max_grad_norm"] is None
 
 
 def test_fit_takes_a_recipe():
     short = replace(recipe("spline_flow", "points"), steps=3, batch_size=4)
     model, x = FlowDensity.points(couplings="spline", hidden=(5,)), torch.randn(12, 2)
-    result = fit(model, lambda *_: None, x, objective=short.objective(), **short.options, progress=False)
+    result = fit(model, lambda *_: None, x, objective=short.objective(), **short.options(len(x)), progress=False)
     assert result.steps == 3
     assert isinstance(short.objective(), ELBO)
 
