@@ -20,6 +20,7 @@ from guides.errors import DivergedError
 from ppl_models.datasets import DATASETS, ImageData, ToyData, binarise, load
 from ppl_models.datasets.seeded import derived_seed
 from ppl_models.diagnostics import importance_nll
+from ppl_models.files import OF_THE_DISK
 from ppl_models.objectives import ELBO, KLWeights
 from ppl_models.study.cells import Cell
 from ppl_models.study.pairs import OBJECTIVES, PAIRS, Pair, Training, build_pair, kind_of
@@ -30,7 +31,7 @@ from ppl_models.training.saving import read_file
 __all__ = ["DISK_ERRORS", "Job", "kl_weight", "load_data", "run_job"]
 
 #: What no later run of a study can do anything about.
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+DISK_ERRORS = OF_THE_DISK | {errno.EROFS}
 
 #: Points to judge by, if nothing else is said: enough to tell a mean to 0.01 nats.
 TEST_POINTS = 10_000
