@@ -18,6 +18,7 @@ from benchmarks import (
     mnist,
     mnist_models,
     posteriors,
+    seeds,
     study,
     targets,
     toy,
@@ -47,6 +48,7 @@ PARTS = {
     "gradients": gradients.at_the_exact_posterior,
     "start-up": cost.start_up,
     "toy": toy.toy_sets,
+    "seeds": seeds.seeds,
     "densities": toy_models.densities,
     "mnist-models": mnist_models.mnist_models,
 }
