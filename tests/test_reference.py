@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
 from torch.nn import functional as F
 
 from guides.errors import DataError, ModelError, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models.reference import nuts
+from ppl_models.reference.parameters import WithParameters
 from ppl_models.reference.replay import compare, replay
 from ppl_models.reference.target import Target
 from tests.contract.problems import gamma_poisson, groups, offset_gaussian
@@ -374,6 +378,183 @@ def test_pyro_backend_agrees():
     assert {"diverging", "tree_depth", "n_steps", "energy", "acceptance_rate", "lp"} <= set(draws.sample_stats)
     assert ((draws.sample_stats["acceptance_rate"] >= -1e-9) & (draws.sample_stats["acceptance_rate"] <= 1.0)).all()
     assert (draws.sample_stats["energy"] >= -draws.sample_stats["lp"] - 50).all()
+
+
+# ----------------------------------------------------------------------------------------------- parameters as latents
+
+OFFSET_SD, LOG_SCALE_SD = 1.5, 0.4
+
+
+def joint_given_scale(x, scale):
+    """Of one dimension, the law of (z, offset) given the scales ``(K,)``, and the log evidence of each scale.
+
+    Both have precision N / scale^2 from the data, in the same direction; z has 1 of its own, the offset OFFSET_SD^-2.
+    """
+    n, mean = len(x), x.mean()
+    data = n / scale.square()
+    own = torch.tensor([1.0, OFFSET_SD**-2]).diag_embed()
+    covariance = torch.linalg.inv(own + data[:, None, None])
+    loc = covariance.sum(-1) * (data * mean)[:, None]
+    law = dist.MultivariateNormal(
+        torch.zeros(n), (1 + OFFSET_SD**2) * torch.ones(n, n) + scale.square()[:, None, None] * torch.eye(n)
+    )
+    return loc, covariance, law.log_prob(x)
+
+
+def test_parameters_are_sampled_under_their_prior():
+    """Given the scale, offset and latent are jointly normal; over the scale, an integral in one dimension."""
+    x = torch.tensor([[0.5, 0.1], [1.1, -0.4], [-0.2, 0.9], [0.8, 1.4]])
+    gaussian = OffsetGaussian(2, offset=torch.tensor([0.3, -0.2]), scale=torch.tensor([1.2, 1.6]))
+    before = {name: value.clone() for name, value in gaussian.state_dict().items()}
+    held = list(gaussian.parameters())
+    prior = {"offset": dist.Normal(0.0, OFFSET_SD), "log_scale": dist.Normal(torch.zeros(2), LOG_SCALE_SD)}
+    draws = nuts(gaussian, x, **SMALL | {"num_samples": 1000}, learn="parameters", prior=prior).posterior
+    assert draws["offset"].dims == ("chain", "draw", "offset_dim_0")
+    assert all(ours is theirs for ours, theirs in zip(gaussian.parameters(), held, strict=True))
+    assert all(torch.equal(gaussian.state_dict()[name], value) for name, value in before.items())
+    grid = torch.linspace(-6 * LOG_SCALE_SD, 6 * LOG_SCALE_SD, 400)
+    for j in range(2):
+        loc, covariance, evidence = joint_given_scale(x[:, j], grid.exp())
+        weights = (evidence + dist.Normal(0.0, LOG_SCALE_SD).log_prob(grid)).softmax(0)
+        mean = weights @ loc
+        spread = torch.einsum("k,kij->ij", weights, covariance + loc[:, :, None] * loc[:, None]) - mean.outer(mean)
+        centre = weights @ grid
+        check_moments(draws["z"][..., j], mean[0], spread[0, 0].sqrt())
+        check_moments(draws["offset"][..., j], mean[1], spread[1, 1].sqrt())
+        check_moments(draws["log_scale"][..., j], centre, (weights @ grid.square() - centre.square()).sqrt())
+        both = draws["z"][..., j] * draws["offset"][..., j]
+        check_moments(both, spread[0, 1] + mean.prod(), both.std())
+
+
+def test_parameters_of_pyro_s_backend_and_those_that_are_held():
+    gaussian, x = OffsetGaussian(1), torch.tensor([[0.9], [1.1]])
+    gaussian.log_scale.requires_grad_(False)
+    settings = SMALL | {"num_chains": 2, "num_warmup": 100, "num_samples": 200}
+    prior = dist.Normal(0.0, OFFSET_SD)
+    draws = nuts(gaussian, x, **settings, learn="parameters", prior=prior, backend="pyro").posterior
+    assert set(draws) == {"offset", "z"}
+    loc, covariance, _ = joint_given_scale(x[:, 0], torch.ones(1))
+    error = covariance[0, 1, 1].sqrt() / math.sqrt(40)  # at least 40 effective draws of 400
+    assert abs(float(draws["offset"].mean()) - loc[0, 1]) < 4 * error
+
+
+class Positive(PyroModule):
+    """A constrained parameter, a layer's, one that is tied, and one from the store."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = PyroParam(torch.tensor(2.0), dist.constraints.positive)
+        self.layer = nn.Linear(1, 1)
+        self.again = nn.Linear(1, 1)
+        self.again.weight = self.layer.weight
+        self.recurrent = nn.RNN(1, 1)
+
+    def forward(self, x):
+        loc = pyro.param("loc", torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+        z = pyro.sample("z", dist.Normal(loc, self.scale).expand([1]).to_event(1))
+        mean = self.again(self.layer(z)) + self.recurrent(z[None])[0][0]
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def test_parameters_take_the_values_that_are_drawn():
+    """The log joint of a point is what the model gives when it holds these values."""
+    model, x = Positive(), torch.tensor([0.7])
+    laws = WithParameters(
+        model, lambda name, value: dist.Beta(2.0, 2.0) if name == "loc" else dist.Gamma(2.0, 2.0), (x,), {}
+    )
+    assert list(laws.laws)[:2] == ["scale", "layer.weight"]
+    assert len(laws.laws) == 9
+    trace = pyro.poutine.trace(laws).get_trace(x)
+    drawn = {name: trace.nodes[name]["value"] for name in laws.laws}
+    assert not pyro.get_param_store().keys()
+    model.scale = drawn.pop("scale")
+    loc, z = drawn.pop("loc"), trace.nodes["z"]["value"]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in drawn:
+                parameter.copy_(drawn[name])
+        pyro.param("loc", loc, constraint=dist.constraints.unit_interval)
+        again = pyro.poutine.trace(pyro.condition(model, {"z": z})).get_trace(x)
+    for name in ("z", "x"):
+        assert trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]).item() == pytest.approx(
+            again.nodes[name]["fn"].log_prob(again.nodes[name]["value"]).item(), rel=1e-10
+        )
+    pyro.clear_param_store()
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_parameters_in_all_places_are_replayed():
+    x = torch.tensor([0.7])
+    agrees(WithParameters(Positive(), dist.Beta(2.0, 2.0), (x,), {}), x)
+
+
+def test_priors_that_do_not_fit_are_refused():
+    x = torch.tensor([0.7])
+
+    def refused(prior):
+        return lambda: nuts(Positive(), x, learn="parameters", prior=prior)
+
+    one = dist.Gamma(2.0, 2.0)
+    with pytest.raises(OptionError, match=r"each parameter; got none for layer.weight, .*requires_grad_\(False\)"):
+        refused({"scale": one})()
+    with pytest.raises(OptionError, match=r"\(scale, layer.weight, .*; got 'size'"):
+        refused({"size": one})()
+    with pytest.raises(OptionError, match=r"'scale' must be continuous.*GreaterThan.*got Normal"):
+        refused(dist.Normal(0.0, 1.0))()
+    with pytest.raises(OptionError, match="'scale' must be continuous.*Poisson"):
+        refused(dist.Poisson(1.0))()
+    with pytest.raises(OptionError, match=r"'scale' must have the parameter's shape \(\).*\(2,\)"):
+        refused(dist.Gamma(2.0, torch.ones(2)))()
+    with pytest.raises(OptionError, match="one of pyro.distributions; got 1.0"):
+        refused(lambda name, value: 1.0)()
+    with pytest.raises(OptionError, match="together; got prior alone"):
+        nuts(Positive(), x, prior=one)
+    with pytest.raises(OptionError, match="together; got learn alone"):
+        nuts(Positive(), x, learn="parameters")
+    with pytest.raises(OptionError, match="learn must be one of"):
+        nuts(Positive(), x, learn="all", prior=one)
+
+
+def test_models_without_parameters_to_learn_are_refused():
+    layer = nn.Linear(1, 1)
+
+    def shown(x):
+        pyro.module("layer", layer)
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    class Twice(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.z = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            pyro.sample("z", dist.Normal(self.z, 1.0))
+
+    prior = dist.Normal(0.0, 1.0)
+    with pytest.raises(ModelError, match="needs parameters that require gradients"):
+        nuts(OffsetGaussian(1).requires_grad_(False), torch.ones(2, 1), learn="parameters", prior=prior)
+    with pytest.raises(ModelError, match=r"only shows to pyro.module.*'layer\$\$\$weight'"):
+        nuts(shown, torch.ones(1), learn="parameters", prior=prior)
+    with pytest.raises(ModelError, match="'z' twice"):
+        nuts(Twice(), torch.ones(1), learn="parameters", prior=prior)
+
+
+def test_a_method_of_a_module_is_a_model():
+    class Held(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(()))
+
+        def model(self, x):
+            pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+    found = WithParameters(functools.partial(Held().model, torch.ones(1)), dist.Normal(0.0, 1.0), (), {})
+    assert list(found.laws) == ["loc"]
+
+
+def test_laws_that_were_made_with_checks_are_replayed():
+    law = dist.Normal(0.0, 1.0, validate_args=True)
+    agrees(lambda: pyro.sample("z", law))
 
 
 # ---------------------------------------------------------------------------------------------------------- plain words

@@ -114,9 +114,7 @@ def _run(log_joint: Any, value_and_gradient: Any, starts: Any, settings: Setting
             parts.append(jax.device_get(draws))
             done[number] = min(first + part, total)
             show(sum(done))
-        return {
-            name: np.concatenate([each[name] for each in parts])[settings.num_warmup : total] for name in KEPT
-        }
+        return {name: np.concatenate([each[name] for each in parts])[settings.num_warmup : total] for name in KEPT}
 
     with progress_bar("nuts (numpyro)", total * len(starts), settings.progress) as show:
         threads = min(torch.get_num_threads(), len(starts))

@@ -45,7 +45,8 @@ def nuts(
     in float64 throughout, whatever the precision of the model. With the backend ``"numpyro"`` the model is run once in
     torch, what it computes is replayed in JAX, and all chains are advanced together by NumPyro; before that, value and
     gradient are compared with torch's at several points. Parameters of the model are constants at their present
-    values, or, with ``learn="parameters"``, latents as well; the model keeps its own either way. Modules are in the mode they are in: ``model.eval()`` first, if there is dropout.
+    values, or, with ``learn="parameters"``, latents as well; the model keeps its own either way. Modules are in the mode
+    they are in: ``model.eval()`` first, if there is dropout.
 
     Shapes: each latent in the group ``posterior`` is ``(num_chains, num_samples, *batch, *event)``; dimensions that
     belong to a plate have its name.
