@@ -65,7 +65,7 @@ def hierarchical_poisson(exposure: Tensor, y: Tensor) -> None:
 
 def horseshoe(x: Tensor, y: Tensor) -> None:
     """Carlos Carvalho, Nicholas Polson, James Scott, The Horseshoe Estimator, 2010, doi:10.1093/biomet/asq017."""
-    overall = pyro.sample("overall", dist.HalfCauchy(0.1))
+    overall = pyro.sample("overall", dist.HalfCauchy(1.0))
     local = pyro.sample("local", dist.HalfCauchy(torch.ones(x.shape[1])).to_event(1))
     unscaled = pyro.sample("unscaled", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
     noise = pyro.sample("noise", dist.HalfNormal(2.0))
@@ -95,7 +95,7 @@ def group_counts() -> tuple[Tensor, Tensor]:
 
 def sparse_data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(9)
-    x = torch.randn(60, 10, generator=generator)
+    x = torch.randn(60, 5, generator=generator)
     return x, x[:, :2] @ torch.tensor([2.0, -1.5]) + torch.randn(60, generator=generator)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from arviz import InferenceData
 
 __all__ = ["nuts"]
+
+log = logging.getLogger(__name__)
 
 
 def nuts(
@@ -43,10 +46,10 @@ def nuts(
     .. math:: \log p(x, T(m + L v)) + \log |\det \partial T / \partial u|
 
     in float64 throughout, whatever the precision of the model. With the backend ``"numpyro"`` the model is run once in
-    torch, what it computes is replayed in JAX, and all chains are advanced together by NumPyro; before that, value and
-    gradient are compared with torch's at several points. Parameters of the model are constants at their present
-    values, or, with ``learn="parameters"``, latents as well; the model keeps its own either way. Modules are in the mode
-    they are in: ``model.eval()`` first, if there is dropout.
+    torch, what it computes is replayed in JAX, and NumPyro advances the chains on as many threads as torch has; before
+    that, value and gradient are compared with torch's at several points. Parameters of the model are constants at their
+    present values, or, with ``learn="parameters"``, latents as well; the model keeps its own either way. Modules are in
+    the mode they are in: ``model.eval()`` first, if there is dropout.
 
     Shapes: each latent in the group ``posterior`` is ``(num_chains, num_samples, *batch, *event)``; dimensions that
     belong to a plate have its name.
@@ -75,7 +78,7 @@ def nuts(
     Returns:
         InferenceData with the groups ``posterior``, ``sample_stats`` (``diverging``, ``tree_depth``, ``n_steps``,
         ``energy``, ``acceptance_rate``, and ``lp``, the log density above) and ``observed_data``; versions and seed
-        in ``attrs``.
+        in ``attrs``. Divergent transitions are told in the log.
 
     Raises:
         OptionError: If an option breaks its rule, or ``prior`` leaves a parameter out or gives it a law that does not
@@ -128,4 +131,27 @@ def nuts(
         from ppl_models.reference.numpyro_nuts import numpyro_nuts as sampler
     else:
         from ppl_models.reference.pyro_nuts import pyro_nuts as sampler
-    return inference_data(target, sampler(target, starts, generator, settings), settings)
+    chains = sampler(target, starts, generator, settings)
+    _tell(int(chains.stats["diverging"].sum()), chains.stats["diverging"].size, settings)
+    return inference_data(target, chains, settings)
+
+
+def _tell(diverged: int, total: int, settings: Settings) -> None:
+    """Warn of divergent transitions."""
+    if diverged == total:
+        log.warning(
+            "nuts: all %d transitions diverged: the chains stood still, and say nothing of the posterior. Start them "
+            "elsewhere (init='laplace', or values), let them adapt for longer (num_warmup, now %d), and see that the "
+            "log joint has no jumps.",
+            total,
+            settings.num_warmup,
+        )
+    elif diverged:
+        log.warning(
+            "nuts: %d of %d transitions diverged (%.2g %%): the chains may miss a narrow part of the posterior. Raise "
+            "target_accept (now %g), or give the model latents of one scale, such as z in loc + scale * z.",
+            diverged,
+            total,
+            100 * diverged / total,
+            settings.target_accept,
+        )
