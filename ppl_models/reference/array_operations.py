@@ -202,8 +202,6 @@ CONVERSIONS: dict[Any, Function] = {
     A.t: jnp.transpose,
     A.squeeze: _squeeze,
     A.unsqueeze: jnp.expand_dims,
-    A.squeeze_: _squeeze,  # torch reshapes its own intermediate results in place
-    A.unsqueeze_: jnp.expand_dims,
     A.repeat: lambda x, times: jnp.tile(x, times),
     A.flip: lambda x, dims: jnp.flip(x, axes(dims)),
     A.roll: _roll,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from guides.errors import ModelError
-from ppl_models.reference.tape import Tape
+from ppl_models.reference.tape import Tape, is_in_place
 from ppl_models.reference.target import Target
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def replay(target: Target, point: Tensor) -> Callable[[jax.Array], jax.Array]:
         for node, function in steps:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             values[node] = function(*args, **kwargs)
+            if is_in_place(node.target):
+                values[node.args[0]] = values[node]  # type: ignore[index]
         return jnp.asarray(fx.node.map_arg(result, values.__getitem__))
 
     return log_joint

@@ -16,7 +16,7 @@ from guides.errors import ModelError
 from ppl_models.reference.float64 import in_float64
 from ppl_models.reference.target import CurrentSite, Target
 
-__all__ = ["Tape"]
+__all__ = ["Tape", "is_in_place"]
 
 #: Code that stands between the model and an operation.
 LIBRARIES = ("torch", "functorch", "pyro", "guides", "contextlib", "functools", "ppl_models.reference")
@@ -72,7 +72,8 @@ class Tape:
     def _drop_unused(self) -> None:
         used: set[fx.Node] = set()
         for node in reversed(self.nodes):
-            if node in used or node.op in ("output", "placeholder"):
+            changes = is_in_place(node.target) and node.args[0] in used
+            if node in used or changes or node.op in ("output", "placeholder"):
                 used.update(node.all_input_nodes)
                 used.add(node)
         self.nodes = [node for node in self.nodes if node in used]
@@ -81,6 +82,12 @@ class Tape:
     def where(self, node: fx.Node) -> str:
         """Say where in the model an operation comes from."""
         return self._where.get(node.name, "in the model")
+
+
+def is_in_place(operation: Any) -> bool:
+    """Whether an ATen operation writes its result into its first argument, as torch does with its own intermediates."""
+    name = getattr(getattr(operation, "overloadpacket", None), "__name__", "")
+    return name.endswith("_") and not name.startswith("__")
 
 
 class _Whereabouts(TorchDispatchMode):
