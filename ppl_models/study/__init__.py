@@ -1,5 +1,32 @@
 """Convergence over seeds: what many runs of many models say together."""
 
+from ppl_models.study.comparisons import compare_models, holm, paired_comparison
+from ppl_models.study.figures import plot_losses, plot_metric
 from ppl_models.study.metrics import convergence_metrics
+from ppl_models.study.opening import open_results, results_to_arviz, save_results
+from ppl_models.study.report import write_report
+from ppl_models.study.run_values import run_values
+from ppl_models.study.summary import Statement, study_summary
+from ppl_models.study.table_formats import format_table
+from ppl_models.study.tables import metrics_table, parameters_table, results_to_dataframe, runs_table
 
-__all__ = ["convergence_metrics"]
+__all__ = [
+    "Statement",
+    "compare_models",
+    "convergence_metrics",
+    "format_table",
+    "holm",
+    "metrics_table",
+    "open_results",
+    "paired_comparison",
+    "parameters_table",
+    "plot_losses",
+    "plot_metric",
+    "results_to_arviz",
+    "results_to_dataframe",
+    "run_values",
+    "runs_table",
+    "save_results",
+    "study_summary",
+    "write_report",
+]

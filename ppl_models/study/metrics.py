@@ -40,8 +40,8 @@ def convergence_metrics(
     loss, counts as :math:`+\infty` in every metric. Each metric comes as a dict of
 
     - ``mean`` and ``std`` over the ``n_used`` runs that did not diverge, with ``ddof`` 1, and ``low`` and ``high``, an
-      interval for that mean: Student's for fewer than ten runs, of which a bootstrap's would be too narrow, and the
-      bias-corrected and accelerated bootstrap's from there; NaN where there is none;
+      interval for that mean: a bootstrap's, or Student's for fewer than ten runs, of which a bootstrap's would be too
+      narrow; NaN where there is none;
     - ``mean_all``, the mean with the diverged runs in it: infinite if there is one;
     - ``median``, over the same runs, which stays finite as long as fewer than half have diverged;
     - ``n``, the runs that were asked for: ``n_used`` done, ``n_diverged``, and ``n_missing`` without a result.

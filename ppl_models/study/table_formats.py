@@ -12,7 +12,10 @@ from guides.errors import choose
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "format_table", "number", "readable"]
+__all__ = ["COUNTS", "FORMATS", "TEXT_COLUMNS", "format_table", "number", "readable"]
+
+#: Metrics that count epochs, with the digits behind the point of their numbers.
+COUNTS = {"exceeds": 1, "time_to_threshold": 0}
 
 _MARKDOWN = re.compile(r"([\\|`*<>])")
 _LATEX = {
@@ -63,7 +66,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for name in table.columns:
         if name in ("low", "high", "mean_all", "n", "n_used") or name.endswith("_se"):
             continue
-        digits = [_DIGITS.get(metric, 3) for metric in table.get("metric", [""] * len(table))]
+        digits = [COUNTS.get(metric, 3) for metric in table.get("metric", [""] * len(table))]
         cells = [_cell(name, value, each) for value, each in zip(table[name], digits, strict=True)]
         if f"{name}_se" in table:
             cells = [
@@ -159,13 +162,12 @@ _HEADINGS = {
     "test_loss": "test loss",
     "nll": "NLL",
 }
-#: Digits behind the point of metrics that count epochs.
-_DIGITS = {"exceeds": 1, "time_to_threshold": 0}
-_TEXTS = ("dataset", "model", "other", "metric", "status", "message")
+#: Columns of words.
+TEXT_COLUMNS = ("dataset", "model", "other", "metric", "status", "message")
 
 
 def _is_text(name: str) -> bool:
-    return name in _TEXTS
+    return name in TEXT_COLUMNS
 
 
 def _cell(name: str, value: Any, digits: int) -> str:
