@@ -80,7 +80,7 @@ def _complain(message: str, code: int) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ppl_models.demo import package_version
+        from ppl_models.labels import package_version
 
         typer.echo(f"{_NAME} {package_version()}")
         raise typer.Exit

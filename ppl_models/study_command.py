@@ -202,17 +202,14 @@ def _beside(where: Path, name: str) -> Path:
 
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows that JSON can hold: null for NaN, and infinity as a word."""
-    return [
-        {
-            name: value
-            if not isinstance(value, float) or math.isfinite(value)
-            else None
-            if math.isnan(value)
-            else str(value)
-            for name, value in row.items()
-        }
-        for row in table.to_dict("records")
-    ]
+    rows = table.to_dict("records")
+    return [{name: _plain_value(value) for name, value in row.items()} for row in rows]
+
+
+def _plain_value(value: Any) -> Any:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
 
 
 def _tell(out: Path, *, as_json: bool) -> None:

@@ -1,10 +1,11 @@
-"""Convergence over seeds: what many runs of many models say together."""
+"""Convergence over seeds: many runs of models, side by side, and what they tell."""
 
 from ppl_models.study.comparisons import compare_models, holm, paired_comparison
 from ppl_models.study.figures import plot_losses, plot_metric
 from ppl_models.study.metrics import convergence_metrics
 from ppl_models.study.opening import open_results, results_to_arviz, save_results
 from ppl_models.study.report import write_report
+from ppl_models.study.results import results
 from ppl_models.study.run_values import run_values
 from ppl_models.study.summary import Statement, study_summary
 from ppl_models.study.table_formats import format_table
@@ -22,6 +23,7 @@ __all__ = [
     "parameters_table",
     "plot_losses",
     "plot_metric",
+    "results",
     "results_to_arviz",
     "results_to_dataframe",
     "run_values",

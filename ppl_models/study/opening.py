@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from guides.errors import DataError
 from ppl_models.files import atomic_path
 from ppl_models.labels import contain, versions
+from ppl_models.study.results import results
 from ppl_models.study.run_values import RUN_DIMS, check_results, run_values
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
 
     path = Path(path)
     if path.is_dir():
-        from ppl_models.study.results import results
-
         return check_results(results(path))
     if not path.is_file():
         raise FileNotFoundError(
@@ -65,9 +64,8 @@ def save_results(results: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 def results_to_arviz(results: xr.Dataset, *, container: str | None = None) -> InferenceData:
     """Write the results of a study as ArviZ takes them.
 
-    Groups: ``runs``, each metric of each run with the seeds as ``draw`` of one ``chain``, so that ``az.summary`` and the
-    plots of ArviZ spread over seeds, with NaN for all runs that have no finite number; and ``study``, the results as
-    they are.
+    Groups: ``runs``, each metric of each run, the seeds as draws of one chain, so that what ArviZ says of draws
+    it says of seeds; NaN where a run has no finite number; and ``study``, the results as they are.
 
     Args:
         results: Of a study.
