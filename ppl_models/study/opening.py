@@ -35,9 +35,7 @@ def open_results(path: str | os.PathLike[str]) -> xr.Dataset:
     if path.is_dir():
         return check_results(results(path))
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} must be the folder of a study, or a netCDF file of its results; it is neither."
-        )
+        raise FileNotFoundError(f"{path} must be the folder of a study or a netCDF file of its results; it is neither.")
     try:
         return check_results(xr.load_dataset(path, engine="h5netcdf"))
     except (OSError, ValueError) as error:

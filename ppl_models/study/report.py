@@ -91,7 +91,7 @@ def _content(
     statements = study_summary(results, metric=metric, floors=floors, **statistics)
     models = results["model"].values.tolist()
     tested = metrics_table(results, metrics=TEST_METRICS, floors=floors, **statistics)
-    pairs = compare_models(results, metric=metric, **statistics) if len(models) > 1 else None
+    pairs = compare_models(results, metric=metric, confidence=confidence) if len(models) > 1 else None
     names = [*METRICS, *(["time_to_threshold"] if threshold is not None else [])]
     converged: dict[str, Any] = {"metrics": names, "threshold": threshold, "floors": floors, **statistics}
     warm = bool((results["kl_weight"] < 1).any())

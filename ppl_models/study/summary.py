@@ -73,7 +73,7 @@ def study_summary(
     options: dict[str, Any] = {"confidence": confidence, "seed": seed}
     table = metrics_table(results, metrics=[metric], floors=floors, **options).set_index(["dataset", "model"])
     models = results["model"].values.tolist()
-    pairs = compare_models(results, metric=metric, **options) if len(models) > 1 else None
+    pairs = compare_models(results, metric=metric, confidence=confidence) if len(models) > 1 else None
     found = [_counts(results)]
     for dataset in results["dataset"].values.tolist():
         rows = table.loc[dataset]
