@@ -35,6 +35,9 @@ LABELS = {
 
 #: Told apart by the colour-blind too (Masataka Okabe, Kei Ito, 2008, https://jfly.uni-koeln.de/color/).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+#: Up to so many models have room side by side.
+_FEW = 4
+
 _STYLES = ("-", "--", "-.", ":")
 
 
@@ -96,7 +99,10 @@ def plot_losses(
     ax.set_title(dataset)
     ax.set_xlabel("epoch")
     ax.set_ylabel("validation −ELBO (nats)")
-    ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
+    if results.sizes["model"] <= _FEW:
+        ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
+    else:
+        ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return ax
 
 
@@ -190,6 +196,10 @@ def plot_metric(
         ax.legend(frameon=False, fontsize="small", loc="upper right")
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.set_xticks(range(len(models)), ticks)
+    if len(models) > _FEW:
+        ax.tick_params(axis="x", labelrotation=35, labelsize="small")
+        for tick in ax.get_xticklabels():
+            tick.set(horizontalalignment="right", rotation_mode="anchor")
     ax.set_title(dataset)
     ax.set_ylabel(LABELS[metric].format(threshold) + (", warm-up left out" if after_warmup else ""))
     return ax

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
-_DPI, _HEIGHT = 120, 4.1
+#: Of a figure, in inches: legible on a phone too, which shows it smaller.
+_WIDTH, _HEIGHT, _DPI = 5.4, 4.1, 140
 
 #: Matplotlib's settings of a figure on the page's dark background.
 _DARK: dict[Any, Any] = dict.fromkeys(
@@ -129,30 +130,27 @@ def _content(
 def _figures(
     results: xr.Dataset, dataset: str, metric: str, floors: Mapping[str, float] | None, statistics: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    width = min(10.0, max(6.2, 1.6 + 1.15 * results.sizes["model"]))
     return [
         _picture(
             lambda ax: plot_losses(results, dataset, floors=floors, ax=ax),
-            6.2,
             f"Validation loss on {dataset}: median over the runs that are done, in their range.",
         ),
         _picture(
             lambda ax: plot_metric(results, dataset, metric, floors=floors, ax=ax, **statistics),
-            width,
             f"{metric} on {dataset}: mean with its interval, and each run.",
         ),
     ]
 
 
-def _picture(draw: Callable[[Axes], Axes], width: float, caption: str) -> dict[str, Any]:
+def _picture(draw: Callable[[Axes], Axes], caption: str) -> dict[str, Any]:
     """The same figure for a light and for a dark page, as base64."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    found: dict[str, Any] = {"caption": caption, "width": round(width * 100), "height": round(_HEIGHT * 100)}
+    found: dict[str, Any] = {"caption": caption, "width": round(_WIDTH * 100), "height": round(_HEIGHT * 100)}
     for name, settings in (("light", {}), ("dark", _DARK)):
         with rc_context(settings):
-            figure = Figure(figsize=(width, _HEIGHT), dpi=_DPI, layout="constrained")
+            figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
             draw(figure.subplots())
             written = BytesIO()
             figure.savefig(written, format="png")
