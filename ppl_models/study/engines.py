@@ -14,13 +14,13 @@ from typing import Any, final
 
 from guides.errors import OptionError, choose
 
-__all__ = ["BACKENDS", "Crashed", "Engine", "start_engine"]
+__all__ = ["BACKENDS", "CrashedError", "Engine", "start_engine"]
 
 #: A task is a function and its arguments.
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-class Crashed(Exception):
+class CrashedError(Exception):
     """The process of a task ended before the task did."""
 
 
@@ -47,7 +47,7 @@ class Engine(ABC):
         """What a task returned, or raise what it raised.
 
         Raises:
-            Crashed: If its process ended.
+            CrashedError: If its process ended.
         """
 
     @abstractmethod
@@ -92,7 +92,7 @@ class LokyEngine(Engine):
             found = handle.result()
         except BrokenProcessPool as error:
             pool.shutdown(kill_workers=True)
-            raise Crashed(_ending([each.exitcode for each in processes])) from error
+            raise CrashedError(_ending([each.exitcode for each in processes])) from error
         except BaseException:
             self._idle.append(pool)
             raise
@@ -167,12 +167,15 @@ class RayEngine(Engine):
             import ray
         except ImportError as error:
             raise OptionError(
-                "backend='ray' needs Ray, which is not installed. Write pip install 'ppl-models[ray]', or backend='loky'."
+                "backend='ray' needs Ray, which is not installed. Write pip install 'ppl-models[ray]'."
             ) from error
         self._ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
+            here: dict[str, Any] = {}
+            if "RAY_ADDRESS" not in os.environ:
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of the runs
+                here = {"num_cpus": jobs, "include_dashboard": False}
             ray.init(log_to_driver=False, **here)
         self._call = ray.remote(num_cpus=1, max_retries=0)(_call)
         self._running: list[Any] = []
@@ -193,9 +196,9 @@ class RayEngine(Engine):
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.OutOfMemoryError as error:
-            raise Crashed("Ray ended its process because memory ran out") from error
+            raise CrashedError("Ray ended its process because memory ran out") from error
         except self._ray.exceptions.RayError as error:
-            raise Crashed(f"its process ended: {type(error).__name__}") from error
+            raise CrashedError(f"its process ended: {type(error).__name__}") from error
 
     def close(self) -> None:
         for handle in self._running:
@@ -218,4 +221,4 @@ def start_engine(backend: str, jobs: int) -> Engine:
     Raises:
         OptionError: If the name is unknown, or Ray is not installed.
     """
-    return BACKENDS[choose("backend", backend, BACKENDS)](jobs)  # type: ignore[abstract]
+    return BACKENDS[choose("backend", backend, BACKENDS)](jobs)

@@ -6,7 +6,7 @@ import errno
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,12 +23,12 @@ from ppl_models.diagnostics import importance_nll
 from ppl_models.flow_density import FlowDensity
 from ppl_models.objectives import ELBO, KLWeights
 from ppl_models.study.cells import Cell
-from ppl_models.study.pairs import OBJECTIVES, PAIRS, Training, build_pair, kind_of
+from ppl_models.study.pairs import OBJECTIVES, PAIRS, Pair, Training, build_pair, kind_of
 from ppl_models.study.records import Record
 from ppl_models.training import train
 from ppl_models.training.saving import read_file
 
-__all__ = ["DISK_ERRORS", "Job", "kl_weight", "load_data", "run_job", "training_of"]
+__all__ = ["DISK_ERRORS", "Job", "kl_weight", "load_data", "run_job"]
 
 #: What no later run of a study can do anything about.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -50,21 +50,31 @@ class Job:
     Args:
         cell: Which run it is.
         study: The study's configuration.
-        data: The data, where they have not come by their name.
+        data: The data, where they are not known by their name.
+        pair: The model, likewise.
     """
 
     cell: Cell
     study: dict[str, Any]
     data: ToyData | ImageData | None = None
+    pair: Pair | None = None
 
+    @property
+    def pairs(self) -> Mapping[str, Pair]:
+        """The models by name."""
+        return PAIRS if self.pair is None else {self.cell.contender.model: self.pair}
 
-def training_of(cell: Cell, study: dict[str, Any], event_shape: tuple[int, ...]) -> tuple[Training, int]:
-    """How a cell is trained, and over how many epochs its KL terms are warmed up."""
-    default = PAIRS[cell.contender.model].training[kind_of(event_shape)]
-    given = {name: study[name] for name in ("lr", "schedule", "batch_size") if study[name] is not None}
-    training = replace(default, **given)
-    warmup = math.ceil(training.warmup * study["epochs"]) if study["warmup"] is None else study["warmup"]
-    return training, warmup if training.warmup else 0
+    def read_data(self) -> ToyData | ImageData:
+        """The data."""
+        return load_data(self.cell.dataset, self.study) if self.data is None else self.data
+
+    def training(self, event_shape: tuple[int, ...]) -> tuple[Training, int]:
+        """How the model is trained, and over how many epochs its KL terms are warmed up."""
+        default = self.pairs[self.cell.contender.model].training[kind_of(event_shape)]
+        given = {name: self.study[name] for name in ("lr", "schedule", "batch_size") if self.study[name] is not None}
+        epochs, warmup = self.study["epochs"], self.study["warmup"]
+        warmup = math.ceil(default.warmup * epochs) if warmup is None else warmup
+        return replace(default, **given), warmup if default.warmup else 0
 
 
 def kl_weight(warmup: int, epoch: int) -> float:
@@ -146,13 +156,14 @@ def _own_settings() -> Iterator[None]:
 def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Record:
     cell, study = job.cell, job.study
     contender = cell.contender
-    data = load_data(cell.dataset, study) if job.data is None else job.data
+    data = job.read_data()
     event_shape = tuple(data.train.shape[1:])
-    training, warmup = training_of(cell, study, event_shape)
+    training, warmup = job.training(event_shape)
     transform = binarise if isinstance(data, ImageData) else None
     kl = KLWeights(warmup=warmup - 1, per="epoch", start=1 / warmup) if warmup > 1 else None
     torch.manual_seed(derived_seed(cell.seed, "initialisation"))
-    model, guide = build_pair(contender.model, event_shape, guide=contender.guide, published=study["published"])
+    options = {"guide": contender.guide, "published": study["published"], "pairs": job.pairs}
+    model, guide = build_pair(contender.model, event_shape, **options)
     if isinstance(model, FlowDensity):
         first = data.train[: training.batch_size]
         model.start(first if transform is None else transform(first))
@@ -177,9 +188,10 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
         seed=derived_seed(cell.seed, "training") % _SEEDS,
         progress=False,
     )
-    record = Record(status="done", **_history(result.records, data, warmup))
+    history: dict[str, Any] = _history(result.records, data, warmup)
+    record = Record(status="done", **history)
     most = max(1, _NUMBERS // math.prod(event_shape))
-    judged = {"max_batch": most, "seed": derived_seed(cell.seed, "test") % _SEEDS}
+    judged: dict[str, Any] = {"max_batch": most, "seed": derived_seed(cell.seed, "test") % _SEEDS}
     one = importance_nll(model, guide, data.test, num_samples=1, **judged)
     record.test_loss, record.test_loss_se = one.nll, one.standard_error
     if not isinstance(guide, nn.Module):  # without latents the bound is the density
@@ -204,8 +216,8 @@ def _add_history(record: Record, job: Job, work: Path) -> None:
     """What the last checkpoint tells of the epochs before a run failed."""
     try:
         before = read_file(work / "last.ckpt", "checkpoint", near=nn.Identity())
-        data = load_data(job.cell.dataset, job.study) if job.data is None else job.data
-        _, warmup = training_of(job.cell, job.study, tuple(data.train.shape[1:]))
+        data = job.read_data()
+        _, warmup = job.training(tuple(data.train.shape[1:]))
         history = _history(before["training"]["progress"]["records"], data, warmup)
     except Exception:  # the failure itself has been told
         return

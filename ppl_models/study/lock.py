@@ -38,9 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise OptionError(f"folder {folder} is being written by {_holder(path)}. Write another folder.") from None
         before = _read(path)
         if before.get("host", socket.gethostname()) != socket.gethostname():
-            raise OptionError(
-                f"folder {folder} is being written by {_holder(path)}. If that has ended, remove {path}."
-            )
+            raise OptionError(f"folder {folder} is being written by {_holder(path)}. If that has ended, remove {path}.")
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         file.flush()

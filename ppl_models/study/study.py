@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import nn
 
-from guides.errors import DataError, OptionError, PplError, choose, positive, whole_number
+from guides.errors import OptionError, PplError, choose, positive, whole_number
 from ppl_models.datasets import DATASETS, ImageData, ToyData
 from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.labels import package_version
-from ppl_models.study.cells import Cell, cells_of, contenders_of
-from ppl_models.study.engines import BACKENDS, Crashed, Engine, start_engine
+from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
+from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, run_job
 from ppl_models.study.lock import locked
-from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, build_pair
+from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, Pair, build_pair, count_parameters
 from ppl_models.study.progress import StudyProgress, read_progress, write_progress
 from ppl_models.study.records import CONFIGURATION, Record, read_record, record_path, write_json, write_record
 from ppl_models.study.results import FORMAT, read_configuration, results
@@ -46,7 +45,8 @@ class Study:
     initial weights, the order of its data and its noise, and nothing else.
 
     Args:
-        models: Names in ``PAIRS``.
+        models: Names in ``PAIRS``, or models by a name of your own. The name stands for such a model when a study goes
+            on: that it is still the same is for you to see.
         datasets: Names in :data:`ppl_models.datasets.DATASETS`, or data by a name of your own.
         seeds: The runs' seeds.
         epochs: How many times each run goes through its data.
@@ -81,7 +81,7 @@ class Study:
 
     def __init__(
         self,
-        models: Sequence[str],
+        models: Sequence[str] | Mapping[str, Pair],
         datasets: Sequence[str] | Mapping[str, ToyData | ImageData],
         *,
         seeds: Iterable[int],
@@ -101,6 +101,10 @@ class Study:
         published: bool = False,
     ) -> None:
         self._data = dict(datasets) if isinstance(datasets, Mapping) else {}
+        self._pairs = dict(models) if isinstance(models, Mapping) else {}
+        for name, pair in self._pairs.items():
+            if not isinstance(pair, Pair):
+                raise TypeError(f"models[{name!r}] must be a Pair; got {type(pair).__name__}.")
         for name, data in self._data.items():
             if not isinstance(data, ToyData | ImageData):
                 raise TypeError(
@@ -112,38 +116,31 @@ class Study:
                 raise OptionError(f"{option} must not be given with data of your own; got {size}. Cut the data.")
             if size is not None:
                 whole_number(option, size, least=1)
-        for option, number in (("lr", lr), ("max_grad_norm", max_grad_norm)):
-            if number is not None:
-                positive(option, number)
         seeded_generator(data_seed)
         names = {name: self._data.get(name) for name in _names("datasets", datasets, "dataset", self._data or DATASETS)}
         #: All that decides the results, as plain data.
         self.configuration: dict[str, Any] = {
-            "models": _names("models", models, "model", PAIRS),
+            "models": _names("models", models, "model", self._pairs or PAIRS),
             "guides": _names("guides", guides, "guide", STUDY_GUIDES),
             "objectives": _names("objectives", objectives, "objective", OBJECTIVES),
             "datasets": {name: None if data is None else _fingerprint(data) for name, data in names.items()},
             "seeds": _seeds(seeds),
             "epochs": whole_number("epochs", epochs, least=1),
-            "data_seed": data_seed,
+            "data_seed": int(data_seed),
             "num_train": num_train,
             "num_validation": num_validation,
             "num_test": num_test,
             "num_importance": whole_number("num_importance", num_importance, least=0),
-            "lr": lr,
+            "lr": None if lr is None else positive("lr", lr),
             "schedule": None if schedule is None else choose("schedule", schedule, SCHEDULES),
             "batch_size": None if batch_size is None else whole_number("batch_size", batch_size, least=1),
             "warmup": None if warmup is None else whole_number("warmup", warmup, least=0),
-            "max_grad_norm": max_grad_norm,
+            "max_grad_norm": None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm),
             "published": bool(published),
         }
         #: Trainable numbers by the model's label and the dataset.
         self.num_parameters: dict[str, dict[str, int]] = {
-            each.label: {
-                name: _count(each.model, name, self._event_shape(name), guide=each.guide, published=published)
-                for name in names
-            }
-            for each in contenders_of(self.configuration)
+            each.label: {name: self._count(each, name) for name in names} for each in contenders_of(self.configuration)
         }
 
     @property
@@ -170,8 +167,8 @@ class Study:
         Args:
             folder: Where the records are written.
             jobs: How many runs at a time, on one thread each.
-            backend: ``"loky"``: processes of this machine. ``"ray"``: Ray, on one machine or many. ``"threading"``: this
-                process, where they take turns. The numbers are the same.
+            backend: ``"loky"``: processes of this machine. ``"ray"``: Ray, on one machine or many. ``"threading"``:
+                this process, where they take turns. The numbers are the same.
             resume: Whether to go on with the study in the folder, if there is one.
             retry: ``"crashed"``: do those runs again that crashed.
             progress: Whether to show progress bars.
@@ -204,11 +201,12 @@ class Study:
             return results(folder)
 
     def _work(self, engine: Engine, folder: Path, left: list[Cell], bars: StudyProgress | None) -> None:
-        waiting, running = left[::-1], {}
+        waiting = left[::-1]
+        running: dict[Any, Cell] = {}
         while waiting or running:
             while waiting and len(running) < engine.jobs:
                 cell = waiting.pop()
-                job = Job(cell, self.configuration, self._data.get(cell.dataset))
+                job = Job(cell, self.configuration, self._data.get(cell.dataset), self._pairs.get(cell.contender.model))
                 running[engine.submit((_do, (job, _work_folder(folder, cell))))] = cell
                 if bars is not None:
                     bars.begin(cell)
@@ -216,7 +214,7 @@ class Study:
                 cell = running.pop(handle)
                 try:
                     record = engine.result(handle)
-                except Crashed as error:
+                except CrashedError as error:
                     record = Record(status="crashed", message=str(error))
                 write_record(folder, cell, record)
                 if record.status != "crashed":  # a crashed run may be tried again from where it was
@@ -261,6 +259,17 @@ class Study:
     def _event_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._data[name].train.shape[1:]) if self._data else DATASETS[name].event_shape
 
+    def _count(self, contender: Contender, dataset: str) -> int:
+        """Count what is trained, and see that the model takes such data."""
+        event_shape = self._event_shape(dataset)
+        options = {"guide": contender.guide, "published": self.configuration["published"]}
+        try:
+            with torch.random.fork_rng():
+                pair = build_pair(contender.model, event_shape, pairs=self._pairs or PAIRS, **options)
+        except PplError as error:
+            raise type(error)(f"{error} The dataset is {dataset!r}, of shape {event_shape}.") from error
+        return count_parameters(*pair)
+
     def _floor(self, name: str) -> float:
         """The entropy, where there is one that means anything: not of points on a curve."""
         if self._data:
@@ -279,6 +288,7 @@ class Study:
 
 def _do(job: Job, work: Path) -> Record:
     """A run, in whatever process."""
+    write_progress(work, 0, math.nan)
     return run_job(job, work, lambda epoch, loss: write_progress(work, epoch, loss))
 
 
@@ -307,17 +317,6 @@ def _distinct(option: str, values: list[Any]) -> list[Any]:
     if twice:
         raise OptionError(f"{option} must differ from each other; got {', '.join(map(repr, twice))} more than once.")
     return values
-
-
-def _count(model: str, dataset: str, event_shape: tuple[int, ...], *, guide: str, published: bool) -> int:
-    """Count what is trained, and see that the model takes such data."""
-    try:
-        with torch.random.fork_rng():
-            pair = build_pair(model, event_shape, guide=guide, published=published)
-    except PplError as error:
-        raise type(error)(f"{error} The dataset is {dataset!r}, of shape {event_shape}.") from error
-    parameters = {id(p): p for part in pair if isinstance(part, nn.Module) for p in part.parameters()}
-    return sum(p.numel() for p in parameters.values() if p.requires_grad)
 
 
 def _fingerprint(data: ToyData | ImageData) -> str:
