@@ -20,7 +20,17 @@ from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
 from ppl_models.vae import VAE
 
-__all__ = ["DEFAULT", "OBJECTIVES", "PAIRS", "STUDY_GUIDES", "Pair", "Training", "build_pair", "kind_of"]
+__all__ = [
+    "DEFAULT",
+    "OBJECTIVES",
+    "PAIRS",
+    "STUDY_GUIDES",
+    "Pair",
+    "Training",
+    "build_pair",
+    "count_parameters",
+    "kind_of",
+]
 
 #: A model and a guide of it.
 Built = tuple[nn.Module, Callable[..., Any]]
@@ -205,7 +215,14 @@ def kind_of(event_shape: Sequence[int]) -> str:
     raise DataError(f"data must be points (D,) or images (C, H, W); got shape {tuple(event_shape)}.")
 
 
-def build_pair(name: str, event_shape: Sequence[int], *, guide: str = DEFAULT, published: bool = False) -> Built:
+def build_pair(
+    name: str,
+    event_shape: Sequence[int],
+    *,
+    guide: str = DEFAULT,
+    published: bool = False,
+    pairs: Mapping[str, Pair] = PAIRS,
+) -> Built:
     """Make a model of the study and a guide of it, the guide set up.
 
     Sizes are the published ones; what was wrong in the published networks is put right: log-variances may be any
@@ -219,6 +236,7 @@ def build_pair(name: str, event_shape: Sequence[int], *, guide: str = DEFAULT, p
             of 256.
         published: Whether to put the mistakes back that the published numbers of ``"vae"`` rest on: variances of the
             guide of at least 1, and means and scales of points between 0 and 1.
+        pairs: The models by name; those of the study by default.
 
     Raises:
         OptionError: If a name is unknown, the model is none of such data, or one option is not for another.
@@ -229,14 +247,16 @@ def build_pair(name: str, event_shape: Sequence[int], *, guide: str = DEFAULT, p
         >>> sum(p.numel() for part in (vae, guide) for p in part.parameters())
         68620
     """
-    pair, kind = PAIRS[choose("model", name, PAIRS)], kind_of(event_shape)
+    pair, kind = pairs[choose("model", name, pairs)], kind_of(event_shape)
     choose("guide", guide, STUDY_GUIDES)
     if kind not in pair.make:
         raise OptionError(f"model {name!r} must be given {' or '.join(pair.make)}; got {kind}.")
     if guide != DEFAULT and not pair.has_latents.get(kind, True):
-        raise OptionError(f"guide must be 'default' with model {name!r} of {kind}, which has no latents; got {guide!r}.")
+        raise OptionError(
+            f"guide must be 'default' with model {name!r} of {kind}, which has no latents; got {guide!r}."
+        )
     if published and (kind not in pair.published or guide != DEFAULT):
-        names = ", ".join(repr(each) for each, other in PAIRS.items() if other.published)
+        names = " and ".join(repr(each) for each, other in pairs.items() if other.published)
         raise OptionError(
             f"published must be given with {names} and its own guide only, whose published numbers rest on mistakes; "
             f"got model {name!r} and guide {guide!r}."
@@ -244,8 +264,19 @@ def build_pair(name: str, event_shape: Sequence[int], *, guide: str = DEFAULT, p
     model, own = (pair.published if published else pair.make)[kind](event_shape)
     x = torch.zeros(2, *event_shape)
     if guide in _AROUND:
-        own = GUIDES[guide](model, base=own)  # type: ignore[call-arg]
+        own = GUIDES[guide](model, base=own)  # type: ignore[arg-type]
     elif guide in _INSTEAD:
         width = _INSTEAD[guide](LatentSpace(model, x, amortised=True).dim)
         own = GUIDES[guide](model, encoder=MLPEncoder(event_shape, output_dim=width, hidden=(256, 256)))
     return model, own.setup(x) if hasattr(own, "setup") else own
+
+
+def count_parameters(*parts: Callable[..., Any]) -> int:
+    """Count the trainable numbers of a model and its guide, those that both hold once.
+
+    Example:
+        >>> count_parameters(*build_pair("lvae", (1, 28, 28)))
+        1464464
+    """
+    parameters = {id(p): p for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
+    return sum(p.numel() for p in parameters.values() if p.requires_grad)

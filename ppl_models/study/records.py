@@ -15,6 +15,8 @@ from ppl_models.study.cells import Cell
 
 __all__ = [
     "CONFIGURATION",
+    "PER_EPOCH",
+    "PER_RUN",
     "Record",
     "read_json",
     "read_record",
@@ -25,6 +27,10 @@ __all__ = [
 
 #: The file of the configuration.
 CONFIGURATION = "study.json"
+
+#: What a record has one of for each epoch, and what it has one of.
+PER_EPOCH = ("train_loss", "validation_loss", "kl_weight")
+PER_RUN = ("test_loss", "test_loss_se", "nll", "nll_se", "seconds")
 
 
 @dataclass(kw_only=True)
@@ -101,13 +107,10 @@ def read_record(folder: Path, cell: Cell) -> Record | None:
         return None
     content = read_json(path)
     try:
-        numbers = {
-            name: [float(each) for each in content[name]] for name in ("train_loss", "validation_loss", "kl_weight")
-        }
-        single = {name: float(content[name]) for name in ("seconds", "test_loss", "test_loss_se", "nll", "nll_se")}
-        return Record(
-            status=content["status"], message=content["message"], details=content["details"], **numbers, **single
-        )
+        values: dict[str, Any] = {name: content[name] for name in ("status", "message", "details")}
+        values |= {name: [float(each) for each in content[name]] for name in PER_EPOCH}
+        values |= {name: float(content[name]) for name in PER_RUN}
+        return Record(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} must be the record of a run; it is damaged. Remove it to redo it.") from error
 

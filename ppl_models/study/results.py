@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from guides.errors import DataError
 from ppl_models.study.cells import cells_of, contenders_of
-from ppl_models.study.records import CONFIGURATION, read_json, read_record
+from ppl_models.study.records import CONFIGURATION, PER_EPOCH, PER_RUN, read_json, read_record
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["read_configuration", "results"]
 
-_EPOCHS = ("train_loss", "validation_loss", "kl_weight")
-_RUNS = ("test_loss", "test_loss_se", "nll", "nll_se", "seconds")
 _WORDS = ("status", "message")
 
 #: The format of a study's folder.
@@ -29,16 +27,17 @@ def results(folder: str | os.PathLike[str]) -> xr.Dataset:
     """Read what a study has found so far, while it is running too.
 
     Dimensions: ``model`` (a label such as ``"vae"`` or ``"vae+iaf/iwae"``, with the coordinates ``guide`` and
-    ``objective``), ``dataset``, ``seed`` and ``epoch`` (from 1). Variables, in nats per datum, NaN where a run has none:
+    ``objective``), ``dataset``, ``seed`` and ``epoch`` (from 1). Variables, in nats per datum, NaN where a run has
+    none:
 
-    * ``train_loss``, ``validation_loss``, ``kl_weight`` (model, dataset, seed, epoch): minus the objective's bound while
-      training, minus the ELBO afterwards (its KL terms at weight 1), and the weight of the KL terms in training.
-    * ``test_loss``, ``nll`` (model, dataset, seed): minus the ELBO and the negative log-likelihood of the test set under
-      the final model, with ``test_loss_se`` and ``nll_se``, their standard errors over the data. The likelihood is
-      importance-sampled, with as many draws as the attribute ``num_importance`` says; exact for models without latents.
-    * ``status`` (model, dataset, seed): ``"done"``, ``"diverged"``, ``"crashed"`` or ``"missing"``, and ``message``, why.
-    * ``seconds`` (model, dataset, seed), ``num_parameters`` (model, dataset), and ``floor`` (dataset), the entropy below
-      which no loss can go; NaN where it is not known.
+    * ``train_loss``, ``validation_loss``, ``kl_weight`` (model, dataset, seed, epoch): minus the objective's bound
+      while training, minus the ELBO afterwards (its KL terms at weight 1), and the KL terms' weight in training.
+    * ``test_loss``, ``nll`` (model, dataset, seed): minus the ELBO and the negative log-likelihood of the test set
+      under the final model, with ``test_loss_se`` and ``nll_se``, their standard errors over the data. The likelihood
+      is importance-sampled with the attribute ``num_importance`` as the number of draws; without latents it is exact.
+    * ``status`` (model, dataset, seed): ``"done"``, ``"diverged"``, ``"crashed"`` or ``"missing"``; ``message``, why.
+    * ``seconds`` (model, dataset, seed); ``num_parameters`` (model, dataset); ``floor`` (dataset), the entropy below
+      which no loss can go, NaN where it is not known.
 
     The attribute ``study`` is the configuration as JSON, ``version`` that of the ppl-models that wrote it.
 
@@ -57,22 +56,22 @@ def results(folder: str | os.PathLike[str]) -> xr.Dataset:
     contenders, datasets, seeds = contenders_of(study), list(study["datasets"]), list(study["seeds"])
     labels = [each.label for each in contenders]
     shape = (len(labels), len(datasets), len(seeds))
-    variables: dict[str, Any] = {name: np.full((*shape, study["epochs"]), math.nan) for name in _EPOCHS}
-    variables |= {name: np.full(shape, math.nan) for name in _RUNS}
+    variables: dict[str, Any] = {name: np.full((*shape, study["epochs"]), math.nan) for name in PER_EPOCH}
+    variables |= {name: np.full(shape, math.nan) for name in PER_RUN}
     variables |= {name: np.full(shape, "missing" if name == "status" else "", dtype=object) for name in _WORDS}
     for cell in cells_of(study):
         record = read_record(folder, cell)
         if record is None:
             continue
         at = (labels.index(cell.contender.label), datasets.index(cell.dataset), seeds.index(cell.seed))
-        for name in _EPOCHS:
+        for name in PER_EPOCH:
             values = getattr(record, name)
             variables[name][at][: len(values)] = values
-        for name in (*_RUNS, *_WORDS):
+        for name in (*PER_RUN, *_WORDS):
             variables[name][at] = getattr(record, name)
     dims = ("model", "dataset", "seed")
-    data: dict[str, Any] = {name: ((*dims, "epoch"), variables[name]) for name in _EPOCHS}
-    data |= {name: (dims, variables[name]) for name in _RUNS}
+    data: dict[str, Any] = {name: ((*dims, "epoch"), variables[name]) for name in PER_EPOCH}
+    data |= {name: (dims, variables[name]) for name in PER_RUN}
     data |= {name: (dims, variables[name].astype(str)) for name in _WORDS}
     counts = [[whole["num_parameters"][label][dataset] for dataset in datasets] for label in labels]
     data["num_parameters"] = (dims[:2], np.array(counts))

@@ -46,6 +46,7 @@ class TrainingModule(LightningModule):
         model: The model.
         guide: The guide.
         objective: The objective.
+        validation_objective: That of the validation loss.
         compile: Whether to compile it.
         optimizer: From a list of parameters, and whether a fused kind will do, to an optimizer.
         schedule: The learning rate's.
@@ -63,6 +64,7 @@ class TrainingModule(LightningModule):
         guide: Callable[..., Any],
         *,
         objective: Objective,
+        validation_objective: Objective,
         compile: Compile,
         optimizer: Callable[[list[Tensor], bool], torch.optim.Optimizer],
         schedule: Schedule,
@@ -75,7 +77,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.pair = (model, guide)  # a tuple, so that they are registered once, in the evaluation
-        self.objective, self.compiles = objective, compile
+        self.objective, self.validation_objective, self.compiles = objective, validation_objective, compile
         self.optimizer, self.schedule, self.epochs = optimizer, schedule, epochs
         self.max_grad_norm, self.max_skipped, self.bundle = max_grad_norm, max_skipped, bundle
         self.signals, self.settings = signals, settings
@@ -188,7 +190,7 @@ class TrainingModule(LightningModule):
         args = batch["args"]
         sizes = self._sizes(args if batch["counts"] else ())
         with self._part_of(args, sizes, self.num_validation_data):
-            loss = self.objective.loss(*self.pair, *args)
+            loss = self.validation_objective.loss(*self.pair, *args)
         if not math.isfinite(loss):
             check_finite(args, name=f"validation batch {batch['index']}: argument")
         if sizes[self.global_rank]:
