@@ -10,6 +10,9 @@ from PIL import Image
 
 from ppl_models.cli import run
 from ppl_models.study import compare_models, format_table, metrics_table, parameters_table, runs_table, save_results
+from ppl_models.study.cells import cells_of
+from ppl_models.study.records import CONFIGURATION, Record, write_json, write_record
+from ppl_models.study.results import FORMAT
 from tests.study_results import made_up_results
 from tests.test_cli import refused
 
@@ -77,6 +80,27 @@ def test_pictures(kept, capsys, tmp_path):
     assert file == kept.replace("study.nc", "last.png")
     assert run(["study", "plot", kept, "--metric", "nll", "--out", str(tmp_path / "bars.svg")]) == 0
     assert "<svg" in (tmp_path / "bars.svg").read_text()
+
+
+def test_a_folder_may_be_of_a_study_that_is_under_way(tmp_path, capsys):
+    study = {"models": ["vae"], "guides": ["default"], "objectives": ["elbo"], "datasets": {"moons": None}}
+    study |= {"seeds": [3, 4], "epochs": 2, "num_importance": 0}
+    content = {"ppl_models": "study", "format": FORMAT, "version": "1", "study": study}
+    content |= {"num_parameters": {"vae": {"moons": 7}}, "floors": {"moons": 2.5}}
+    write_json(tmp_path / CONFIGURATION, content)
+    losses = {"train_loss": [4.0, 3.0], "validation_loss": [4.0, 3.5], "kl_weight": [0.5, 1.0]}
+    write_record(tmp_path, cells_of(study)[0], Record(status="done", test_loss=3.25, **losses))
+    assert run(["study", "table", str(tmp_path), "--metric", "last", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert {name: row[name] for name in ("mean", "gap", "n", "n_used", "n_missing")} == {
+        "mean": 3.5,
+        "gap": 1.0,
+        "n": 2,
+        "n_used": 1,
+        "n_missing": 1,
+    }
+    assert run(["study", "report", str(tmp_path)]) == 0
+    assert "vae has the least mean test loss: 3.250 nats, over 1 of 2 runs" in (tmp_path / "report.html").read_text()
 
 
 def test_the_report(kept, capsys):

@@ -164,9 +164,7 @@ def _floor_text(results: xr.Dataset, dataset: str, floors: Mapping[str, float] |
         return f"The entropy of the data is {number(entropy, 6)} nats: no loss can be less."
     if math.isfinite(known):
         return f"The entropy of the data is not known. The floor is a value from elsewhere, {number(known)} nats."
-    if entropy == -math.inf:
-        return "The data have no density: nothing limits how small a loss can be, and it ranks no models."
-    return "The entropy of the data is not known."
+    return "No floor is known: the entropy of the data is not, or the data have no density."
 
 
 def _configuration(results: xr.Dataset, threshold: float | None) -> list[tuple[str, str]]:
