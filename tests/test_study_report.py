@@ -124,6 +124,9 @@ def test_the_words_are_made_from_the_numbers(results):
     assert found["2 of 6 runs of lvae diverged; its mean is over the other 4."] == "fail"
     assert told(results, "mnist")["2 of 6 runs of lvae have no result."] == "doubtful"
     assert told(results, "") == {"Of 36 runs, 32 are done, 2 diverged, 1 crashed and 1 missing.": "doubtful"}
+    assert next(iter(told(results, "mnist", metric="exceeds"))).startswith(
+        "vae has the least mean exceeds: 0.0 epochs ("
+    )
     assert "16.006 nats above the best known value" in next(iter(told(results, "mnist", floors=FLOORS)))
 
 
@@ -151,7 +154,7 @@ def test_a_loss_below_the_entropy_is_called_impossible():
     results["nll"].loc[{"model": "lvae", "dataset": "8gaussians"}] = 2.7
     found = told(results, "8gaussians")
     text = next(text for text in found if "below the entropy 2.832" in text)
-    assert text.startswith("The nll of lvae comes down to 2.700")
+    assert text.startswith("The NLL of lvae comes down to 2.700")
     assert found[text] == "fail"
     results["nll"].loc[{"model": "lvae", "dataset": "8gaussians"}] = 2.82  # within the error of the test set
     assert not any("no model can do that" in text for text in told(results, "8gaussians"))

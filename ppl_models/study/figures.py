@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ppl_models.study.table_formats import COUNTS, number
 from ppl_models.study.tables import METRIC_NAMES, floors_of, metrics_table
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -35,10 +36,10 @@ LABELS = {
 
 #: Told apart by the colour-blind too (Masataka Okabe, Kei Ito, 2008, https://jfly.uni-koeln.de/color/).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+_STYLES = ("-", "--", "-.", ":")
+
 #: Up to so many models have room side by side.
 _FEW = 4
-
-_STYLES = ("-", "--", "-.", ":")
 
 
 def plot_losses(
@@ -80,15 +81,12 @@ def plot_losses(
         # The first epochs are not to flatten the rest.
         start = min(len(epochs) // 5, max(int(np.isfinite(middle).sum()) - 1, 0))
         late.append(np.concatenate([low[start:], high[start:]]))
-    known = floors_of(results, floors)[dataset]
-    if math.isfinite(known):
-        name = "entropy" if math.isfinite(float(results["floor"].sel(dataset=dataset))) else "best known"
-        ax.axhline(known, linestyle=(0, (5, 3)), linewidth=1.2, color=_ink(), label=f"{name} {number(known)}")
-        late.append(np.array([known]))
+    floor = floors_of(results, floors)[dataset]
+    late.append(np.array([floor]))
+    _draw_floor(ax, results, dataset, floor)
     if 0 < warmup < len(epochs):
-        ax.axvspan(
-            epochs[0] - 0.5, epochs[warmup - 1] + 0.5, color="#888888", alpha=0.13, linewidth=0, label="KL warm-up"
-        )
+        end = epochs[warmup - 1] + 0.5
+        ax.axvspan(epochs[0] - 0.5, end, color="#888888", alpha=0.13, linewidth=0, label="KL warm-up")
     values = np.concatenate(late)
     values = values[np.isfinite(values)]
     if len(values):
@@ -127,8 +125,8 @@ def plot_metric(
     Args:
         results: Of a study.
         dataset: Which one.
-        metric: Of :data:`METRIC_NAMES`.
-        after_warmup: As for :func:`metrics_table`, and so are the next four.
+        metric: One of those of :func:`metrics_table`.
+        after_warmup: As there, and so are the next four.
         threshold: The validation loss to get below.
         floors: By dataset, where the entropy is not known.
         confidence: Of the intervals.
@@ -153,47 +151,20 @@ def plot_metric(
     ).set_index("model")
     each = run_values(results, after_warmup=after_warmup, threshold=threshold)[metric].sel(dataset=dataset)
     floor = float(table["floor"].iloc[0])
-    has_base = math.isfinite(floor) or metric in COUNTS
-    base = floor if math.isfinite(floor) else 0.0
-    middle = "median" if metric == "time_to_threshold" else "mean"
-    ticks, shown = [], [base] if has_base else []
+    base = floor if math.isfinite(floor) else 0.0 if metric in COUNTS else None
+    shown = [] if base is None else [base]
     for place, model in enumerate(models):
-        row, colour = table.loc[model], _COLOURS[place % len(_COLOURS)]
-        ticks.append("\n".join([model, *_lost(row["n_diverged"], row["n_missing"], row["n"])]))
-        value, low, high = (float(row[name]) for name in (middle, "low", "high"))
         points = each.sel(model=model).values
-        points = points[np.isfinite(points)]
-        aside = place + np.linspace(-0.18, 0.18, len(points)) if len(points) > 1 else [place] * len(points)
-        if math.isfinite(value):
-            if has_base:
-                ax.bar(place, value - base, bottom=base, width=0.62, color=colour, alpha=0.55)
-            else:
-                ax.hlines(value, place - 0.31, place + 0.31, color=colour, linewidth=3)
-            if math.isfinite(low) and math.isfinite(high):
-                reach = [[value - low], [high - value]]
-                ax.errorbar(place, value, yerr=reach, color=_ink(), capsize=5, linewidth=1.4)
-            top = max([value, *points, *([high] if math.isfinite(high) else [])])
-            ax.annotate(
-                number(value, COUNTS.get(metric, 3)),
-                (place, top),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize="small",
-            )
-            shown += [value, top, *([low] if math.isfinite(low) else [])]
-        else:
-            told = f"{row['n_used']} of {row['n']} runs" if metric in COUNTS else "no run"
-            ax.annotate(told, (place, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
-        ax.plot(aside, points, "o", color=colour, markersize=4, markeredgecolor=_ink())
+        shown += _draw_model(ax, place, table.loc[model], points[np.isfinite(points)], metric, base)
     if shown:
         room = 0.12 * (max(shown) - min(shown)) or 1.0
         above = 2 * room if math.isfinite(floor) else room  # for the legend
-        ax.set_ylim(min(shown) - (0.0 if has_base and min(shown) == base else room), max(shown) + above)
+        ax.set_ylim(min(shown) - (0.0 if min(shown) == base else room), max(shown) + above)
     if math.isfinite(floor):
-        name = "entropy" if math.isfinite(float(results["floor"].sel(dataset=dataset))) else "best known"
-        ax.axhline(floor, linestyle=(0, (5, 3)), linewidth=1.2, color=_ink(), label=f"{name} {number(floor)}")
+        _draw_floor(ax, results, dataset, floor)
         ax.legend(frameon=False, fontsize="small", loc="upper right")
+    counts = table[["n_diverged", "n_missing", "n"]].to_numpy().tolist()
+    ticks = ["\n".join([model, *_lost(*each)]) for model, each in zip(models, counts, strict=True)]
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.set_xticks(range(len(models)), ticks)
     if len(models) > _FEW:
@@ -217,6 +188,39 @@ def _prepared(
     ax.grid(axis="y", alpha=0.25, linewidth=0.7)
     ax.set_axisbelow(True)
     return results, ax
+
+
+def _draw_floor(ax: Axes, results: xr.Dataset, dataset: str, floor: float) -> None:
+    if math.isfinite(floor):
+        name = "entropy" if math.isfinite(float(results["floor"].sel(dataset=dataset))) else "best known"
+        ax.axhline(floor, linestyle=(0, (5, 3)), linewidth=1.2, color=_ink(), label=f"{name} {number(floor)}")
+
+
+def _draw_model(
+    ax: Axes, place: int, row: pd.Series, points: NDArray[np.float64], metric: str, base: float | None
+) -> list[float]:
+    """Draw one model's bar from the base, or a line where there is none; return the heights that are to be seen."""
+    colour = _COLOURS[place % len(_COLOURS)]
+    small: dict[str, Any] = {"ha": "center", "fontsize": "small"}
+    value = float(row["median" if metric == "time_to_threshold" else "mean"])
+    low, high = float(row["low"]), float(row["high"])
+    aside = place + np.linspace(-0.18, 0.18, len(points)) if len(points) > 1 else [place] * len(points)
+    ax.plot(aside, points, "o", color=colour, markersize=4, markeredgecolor=_ink())
+    if not math.isfinite(value):
+        told = f"{row['n_used']} of {row['n']} runs" if metric in COUNTS else "no run"
+        ax.annotate(told, (place, 0.02), xycoords=("data", "axes fraction"), **small)
+        return points.tolist()
+    if base is None:
+        ax.hlines(value, place - 0.31, place + 0.31, color=colour, linewidth=3)
+    else:
+        ax.bar(place, value - base, bottom=base, width=0.62, color=colour, alpha=0.55)
+    ends = [low, high] if math.isfinite(low) and math.isfinite(high) else []
+    if ends:
+        ax.errorbar(place, value, yerr=[[value - low], [high - value]], color=_ink(), capsize=5, linewidth=1.4)
+    top = max([value, *points, *ends])
+    text = number(value, COUNTS.get(metric, 3))
+    ax.annotate(text, (place, top), xytext=(0, 4), textcoords="offset points", **small)
+    return [value, top, *ends]
 
 
 def _band(losses: NDArray[np.float64], epochs: int) -> NDArray[np.float64]:

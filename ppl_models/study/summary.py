@@ -14,7 +14,7 @@ from ppl_models.study.comparisons import compare_models
 from ppl_models.study.intervals import mean_and_interval
 from ppl_models.study.run_metrics import METRICS
 from ppl_models.study.run_values import TEST_METRICS, check_results, runs_of
-from ppl_models.study.table_formats import number
+from ppl_models.study.table_formats import COUNTS, number
 from ppl_models.study.tables import metrics_table
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def study_summary(
             best = str(sound["mean"].idxmin())
             found.append(_best(results, dataset, best, sound.loc[best], metric, confidence))
             if pairs is not None:
-                found.append(_told_apart(pairs, dataset, best, models))
-        found += [*_lost(dataset, rows), *_impossible(results, dataset), *_unsettled(results, dataset, rows)]
+                found.append(_told_apart(pairs, dataset, best))
+        found += [*_lost(dataset, rows), *_impossible(results, dataset), *_unsettled(results, dataset)]
     return found
 
 
@@ -108,9 +108,11 @@ def _counts(results: xr.Dataset) -> Statement:
 
 
 def _best(results: xr.Dataset, dataset: str, best: str, row: Any, metric: str, confidence: float) -> Statement:
-    text = f"{best} has the least mean {metric.replace('_', ' ')}: {number(row['mean'])} nats"
+    digits, unit = (COUNTS[metric], "epochs") if metric in COUNTS else (3, "nats")
+    text = f"{best} has the least mean {_named(metric)}: {number(row['mean'], digits)} {unit}"
     if math.isfinite(row["low"]):
-        text += f" ({100 * confidence:g} % interval {number(row['low'])} to {number(row['high'])})"
+        low, high = number(row["low"], digits), number(row["high"], digits)
+        text += f" ({100 * confidence:g} % interval {low} to {high})"
     text += f", over {row['n_used']} of {row['n']} runs"
     if math.isfinite(row["gap"]):
         exact = math.isfinite(float(results["floor"].sel(dataset=dataset)))
@@ -119,7 +121,7 @@ def _best(results: xr.Dataset, dataset: str, best: str, row: Any, metric: str, c
     return Statement(dataset, "pass", text + ".")
 
 
-def _told_apart(pairs: Any, dataset: str, best: str, models: list[str]) -> Statement:
+def _told_apart(pairs: Any, dataset: str, best: str) -> Statement:
     here = pairs[pairs["dataset"] == dataset]
     worse: list[str] = []
     unsure: list[str] = []
@@ -160,30 +162,33 @@ def _impossible(results: xr.Dataset, dataset: str) -> Iterator[Statement]:
         below = (losses + _IMPOSSIBLE * errors < floor).any("seed")
         for model in results["model"].values[below.values].tolist():
             least = float(losses.sel(model=model).min())
-            text = f"The {metric.replace('_', ' ')} of {model} comes down to {number(least)}, below the entropy"
+            text = f"The {_named(metric)} of {model} comes down to {number(least)}, below the entropy"
             yield Statement(dataset, "fail", f"{text} {number(floor)}: no model can do that, so its loss is no bound.")
 
 
-def _unsettled(results: xr.Dataset, dataset: str, rows: Any) -> Iterator[Statement]:
+def _unsettled(results: xr.Dataset, dataset: str) -> Iterator[Statement]:
     """Models whose last fifth of epochs differs from the fifth before by more than the seeds leave open."""
-    for model, row in rows.iterrows():
-        runs = runs_of(results, str(model), dataset)
-        drops = []
-        for losses, ended, diverged in zip(runs.losses, runs.ended, runs.diverged, strict=True):
+    for model in results["model"].values.tolist():
+        runs = runs_of(results, model, dataset)
+        drops, ends = [], []
+        for losses, ended, status in zip(runs.losses, runs.ended, runs.status, strict=True):
             window = int(ended) // 5
-            if window and not diverged:
-                late = losses[ended - 2 * window : ended].reshape(2, window).mean(1)
-                drops.append(late[0] - late[1])
-        if len(drops) < 2:
-            continue
-        drop = mean_and_interval(drops)
-        open_by = (row["high"] - row["low"]) / 2
+            late = losses[ended - 2 * window : ended]
+            if status == "done" and window and np.isfinite(late).all():
+                drops.append(late[:window].mean() - late[window:].mean())
+                ends.append(late[-1])
+        drop, end = mean_and_interval(drops), mean_and_interval(ends)
+        size, open_by = number(abs(drop["mean"])), (end["high"] - end["low"]) / 2
         if drop["low"] > 0 and drop["mean"] > open_by:
-            text = f"{model} was still falling when it ended: by {number(drop['mean'])} nats in the last fifth."
+            text = f"{model} was still falling when it ended: by {size} nats in the last fifth."
             yield Statement(dataset, "doubtful", text)
         elif drop["high"] < 0 and -drop["mean"] > open_by:
-            text = f"{model} was rising when it ended, by {number(-drop['mean'])} nats in the last fifth: it overfits."
+            text = f"{model} was rising when it ended, by {size} nats in the last fifth: it overfits."
             yield Statement(dataset, "doubtful", text)
+
+
+def _named(metric: str) -> str:
+    return "NLL" if metric == "nll" else metric.replace("_", " ")
 
 
 def _listed(names: list[str]) -> str:
