@@ -288,7 +288,15 @@ def test_a_report_without_warm_up_or_comparison(results, tmp_path):
     text = write_report(healthy, tmp_path / "report.html").read_text()
     assert len(Page(text).tables) == 4
     assert "warm-up" not in Page(text).words
-    assert "No floor is known" in Page(text).words
+    assert "The entropy of the data is not known." in Page(text).words
+
+
+def test_points_on_a_curve_rank_no_models(results, tmp_path):
+    line = results.sel(dataset=["mnist"]).assign_coords(dataset=["line"])
+    assert any("these losses rank no models" in text for text in told(line, "line"))
+    assert not any("rank no models" in text for text in told(results, "mnist"))
+    words = Page(write_report(line.isel(model=[0]), tmp_path / "report.html").read_text()).words
+    assert "The points lie on a curve and have no density: there is no floor." in words
 
 
 def test_what_is_wrong_is_said_before_a_file_is_written(results, tmp_path):

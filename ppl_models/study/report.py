@@ -17,7 +17,7 @@ from ppl_models.study.comparisons import compare_models
 from ppl_models.study.figures import plot_losses, plot_metric
 from ppl_models.study.run_metrics import METRICS
 from ppl_models.study.run_values import TEST_METRICS, check_results
-from ppl_models.study.summary import judged_by, study_summary
+from ppl_models.study.summary import judged_by, on_a_curve, study_summary
 from ppl_models.study.table_formats import TEXT_COLUMNS, number, readable
 from ppl_models.study.tables import floors_of, metrics_table, parameters_table, runs_table
 
@@ -164,7 +164,9 @@ def _floor_text(results: xr.Dataset, dataset: str, floors: Mapping[str, float] |
         return f"The entropy of the data is {number(entropy, 6)} nats: no loss can be less."
     if math.isfinite(known):
         return f"The entropy of the data is not known. The floor is a value from elsewhere, {number(known)} nats."
-    return "No floor is known: the entropy of the data is not, or the data have no density."
+    if on_a_curve(dataset):
+        return "The points lie on a curve and have no density: there is no floor."
+    return "The entropy of the data is not known."
 
 
 def _configuration(results: xr.Dataset, threshold: float | None) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from guides.errors import choose
+from ppl_models.datasets import DATASETS
 from ppl_models.study.comparisons import compare_models
 from ppl_models.study.intervals import mean_and_interval
 from ppl_models.study.run_metrics import METRICS
@@ -20,7 +21,7 @@ from ppl_models.study.tables import metrics_table
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["LEVELS", "SIGNIFICANT", "Statement", "judged_by", "study_summary"]
+__all__ = ["LEVELS", "SIGNIFICANT", "Statement", "judged_by", "on_a_curve", "study_summary"]
 
 #: As of a verdict: nothing to object, to be read with care, and wrong.
 LEVELS = ("pass", "doubtful", "fail")
@@ -86,6 +87,9 @@ def study_summary(
             found.append(_best(results, dataset, best, sound.loc[best], metric, confidence))
             if pairs is not None:
                 found.append(_told_apart(pairs, dataset, best))
+        if on_a_curve(dataset):
+            text = "The points lie on a curve, where nothing limits a likelihood: these losses rank no models."
+            found.append(Statement(dataset, "doubtful", text))
         found += [*_lost(dataset, rows), *_impossible(results, dataset), *_unsettled(results, dataset)]
     return found
 
@@ -95,6 +99,11 @@ def judged_by(results: xr.Dataset, metric: str | None) -> str:
     if metric is not None:
         return choose("metric", metric, (*TEST_METRICS, *METRICS))
     return TEST_METRICS[0] if np.isfinite(results[TEST_METRICS[0]].values).any() else "last"
+
+
+def on_a_curve(dataset: str) -> bool:
+    """Whether the dataset of that name has no density."""
+    return dataset in DATASETS and DATASETS[dataset].entropy == -math.inf
 
 
 def _counts(results: xr.Dataset) -> Statement:
