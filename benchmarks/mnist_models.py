@@ -145,7 +145,12 @@ def outcome(name: str, minutes: float) -> Outcome:
     (model, guide), whole = MODELS[name].make(), RECIPES[MODELS[name].recipe, "images"]
     share = minutes / MINUTES
     recipe = replace(whole, steps=math.ceil(whole.steps * share), warmup=math.ceil(whole.warmup * share))
-    options = recipe.options(len(images.train)) | {"transform": binarise, "compile": "auto", "seed": 0, "progress": False}
+    options = recipe.options(len(images.train)) | {
+        "transform": binarise,
+        "compile": "auto",
+        "seed": 0,
+        "progress": False,
+    }
     result = fit(model, guide, images.train, objective=recipe.objective(), **options)
     torch.manual_seed(0)
     with torch.no_grad(), pyro.validation_enabled(False), evaluating(model, guide):

@@ -62,6 +62,10 @@ DOCS = "tests/test_docs.py"
 PACKAGING = "tests/test_packaging.py"
 TRAJECTORY = "tests/test_trajectory.py"
 PLOTS = "tests/test_plots.py"
+METRICS = "tests/test_metrics.py"
+STUDY_TABLES = "tests/test_study_tables.py"
+STUDY_REPORT = "tests/test_study_report.py"
+STUDY_COMMAND = "tests/test_study_command.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -929,6 +933,45 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
     ("pyproject.toml", 'packages = ["guides", "ppl_models"]', 'packages = ["ppl_models"]', PACKAGING),
     ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
+    # What is made of a study.
+    ("ppl_models/study/run_metrics.py", "dict.fromkeys(METRICS, np.inf)", "dict.fromkeys(METRICS, np.nan)", METRICS),
+    ("ppl_models/study/run_metrics.py", "np.abs(run[~np.isnan(run)])", "run[~np.isnan(run)]", METRICS),
+    ("ppl_models/study/run_metrics.py", "(later > first).sum()", "(later > 0).sum()", METRICS),
+    ("ppl_models/study/run_metrics.py", "below.argmax(1) + 1", "below.argmax(1)", METRICS),
+    (
+        "ppl_models/study/run_metrics.py",
+        "np.where(self.diverged, self.losses.shape[1], self.ended)",
+        "self.ended",
+        METRICS,
+    ),
+    ("ppl_models/study/metrics.py", "values.std()", "values.std(ddof=1)", METRICS),
+    ("ppl_models/study/intervals.py", "used.std(ddof=1)", "used.std()", METRICS),
+    ("ppl_models/study/intervals.py", "    if len(values) < BOOTSTRAP_FROM:\n", "    if False:\n", METRICS),
+    ("ppl_models/study/intervals.py", "np.where(np.isnan(left), share, left)", "np.nan_to_num(left)", METRICS),
+    ("ppl_models/study/comparisons.py", "ranks[differences != 0]", "ranks", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "(len(order) - rank) * p", "len(order) * p", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "averages[-1 - cut]", "averages[-2 - cut]", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "np.where(equal, 0.0, one", "np.where(False, 0.0, one", STUDY_TABLES),
+    ("ppl_models/study/run_values.py", "np.where(runs.diverged, math.inf, tested)", "tested", STUDY_TABLES),
+    (
+        "ppl_models/study/run_values.py",
+        "warmup_epochs(results, model, dataset) if after_warmup else 0",
+        "0",
+        STUDY_TABLES,
+    ),
+    ("ppl_models/study/tables.py", 'row["mean"] - known[dataset]', 'row["mean"]', STUDY_TABLES),
+    ("ppl_models/study/table_formats.py", '"&": r"\\&"', '"&": "&"', STUDY_TABLES),
+    ("ppl_models/study/opening.py", "values.where(np.isfinite(values))", "values", STUDY_TABLES),
+    ("ppl_models/study/figures.py", "losses[~runs.diverged &", "losses[", STUDY_REPORT),
+    ("ppl_models/study/summary.py", 'rows["n_used"] > rows["n_diverged"]', 'rows["n_used"] > 0', STUDY_REPORT),
+    ("ppl_models/study/summary.py", "losses + _IMPOSSIBLE * errors < floor", "losses < floor", STUDY_REPORT),
+    ("ppl_models/study/report.py", "autoescape=True", "autoescape=False", STUDY_REPORT),
+    (
+        "ppl_models/study_command.py",
+        "return None if math.isnan(value) else str(value)",
+        "return None",
+        STUDY_COMMAND,
+    ),
 ]
 
 
