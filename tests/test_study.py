@@ -313,6 +313,8 @@ REFUSED = {
     "a name in place of a list": ({"models": "vae"}, r"models must be a list of names; got 'vae'. Write \['vae'\]"),
     "a number in place of seeds": ({"seeds": 3}, r"Write range\(3\)"),
     "seeds that occur twice": ({"seeds": [1, 2, 1]}, "seeds must differ from each other; got 1 more than once"),
+    "a seed out of range": ({"seeds": [2**64]}, r"below 2\*\*63; got 18446744073709551616"),
+    "a name that is no file's": ({"models": {"a/b": PAIRS["vae"]}}, "a name must be of letters, .* got 'a/b'"),
     "no seeds": ({"seeds": []}, "seeds must name at least one"),
     "no epochs": ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
     "a model of images": (
