@@ -428,23 +428,21 @@ COMMAND += ["--batch-size", "100"]
 
 def test_train_runs_a_study_and_goes_on_with_it(tmp_path, capsys):
     command = [*COMMAND, "--out", str(tmp_path)]
-    assert run([*command, "--json"]) == 0
+    assert run(command) == 0
     shown = capsys.readouterr()
-    assert shown.err == ""
-    told = json.loads(shown.out)["runs"]
-    assert [(each["model"], each["seed"]) for each in told] == [
-        ("vae", 0),
-        ("vae", 1),
-        ("spline_flow", 0),
-        ("spline_flow", 1),
-    ]
-    assert all(len(each["validation_loss"]) == 2 for each in told)
+    assert "2.3939" in shown.out
+    assert "4/4" in shown.err  # the bar of all runs
     assert run(command) == 2
     assert "holds a study already" in capsys.readouterr().err
     assert run([*command, "--resume", "--mute"]) == 0
+    assert capsys.readouterr().err == ""
+    assert run([*command, "--resume", "--json"]) == 0
     shown = capsys.readouterr()
-    assert "2.3939" in shown.out
     assert shown.err == ""
+    told = json.loads(shown.out)["runs"]
+    names = [(model, seed) for model in ("vae", "spline_flow") for seed in (0, 1)]
+    assert [(each["model"], each["seed"]) for each in told] == names
+    assert all(len(each["validation_loss"]) == 2 for each in told)
 
 
 @pytest.mark.parametrize(
