@@ -36,7 +36,7 @@ def example() -> Study:
         ["vae", "lvae", "flow", "spline_flow"],
         ["8gaussians", "checkerboard"],
         seeds=range(5),
-        epochs=6,
+        epochs=12,
         num_train=20_000,
         num_validation=2_000,
         num_test=2_000,

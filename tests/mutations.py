@@ -58,6 +58,7 @@ CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
 CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
+STUDY = "tests/test_study.py"
 DOCS = "tests/test_docs.py"
 PACKAGING = "tests/test_packaging.py"
 TRAJECTORY = "tests/test_trajectory.py"
@@ -972,6 +973,29 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "return None",
         STUDY_COMMAND,
     ),
+    ("ppl_models/study/job.py", "    torch.set_default_dtype(torch.float32)\n", "", STUDY),
+    (
+        "ppl_models/study/job.py",
+        'derived_seed(cell.seed, "initialisation")',
+        'derived_seed(0, "initialisation")',
+        STUDY,
+    ),
+    ("ppl_models/study/job.py", "        validation_objective=ELBO(),\n", "", STUDY),
+    ("ppl_models/study/job.py", "        resume=True,\n", "        resume=False,\n", STUDY),
+    ("ppl_models/study/job.py", "            if error.errno in DISK_ERRORS:\n", "            if False:\n", STUDY),
+    ("ppl_models/study/job.py", "start=1 / warmup", "start=0.0", STUDY),
+    ("ppl_models/study/job.py", "min(1.0, epoch / warmup)", "epoch / warmup", STUDY),
+    ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),
+    ("ppl_models/study/study.py", 'if before["study"].get(name) != value:', "if False:", STUDY),
+    ("ppl_models/study/study.py", "    if twice:\n", "    if False:\n", STUDY),
+    ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
+    ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
+    ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),
+    ("ppl_models/study/engines.py", "while os.getppid() == parent:", "while True:", STUDY),
+    ("ppl_models/study/engines.py", "except BrokenProcessPool as error:", "except KeyError as error:", STUDY),
+    ("ppl_models/study/cells.py", '"" if self.guide == DEFAULT else', '"" if True else', STUDY),
+    ("ppl_models/study/pairs.py", "[mean.sigmoid(), F.logsigmoid(scale)]", "[mean, scale]", STUDY),
+    ("ppl_models/train_command.py", "raise typer.Exit(FAILED)", "return", STUDY),
 ]
 
 

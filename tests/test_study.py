@@ -21,8 +21,8 @@ from guides.errors import DataError, OptionError
 from ppl_models.cli import run
 from ppl_models.datasets import TOY_DENSITIES, ImageData, ToyData
 from ppl_models.study import PAIRS, Pair, Study, Training, build_pair, results
-from ppl_models.study.cells import cells_of
-from ppl_models.study.job import kl_weight
+from ppl_models.study.job import Job, kl_weight, kl_weights, run_job
+from ppl_models.study.lock import locked
 from ppl_models.training import fit
 
 FAST = {"num_train": 300, "num_validation": 50, "num_test": 60, "num_importance": 5, "batch_size": 100}
@@ -106,10 +106,15 @@ def test_labels_tell_contenders_apart_and_their_coordinates_what_they_are(tmp_pa
 def test_the_weight_of_the_kl_terms_is_that_of_the_published_study():
     assert [kl_weight(4, epoch) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert kl_weight(0, 1) == 1.0
+    assert kl_weights(1) is None
+    weights = kl_weights(4)
+    for epoch in range(1, 7):
+        weights.set_progress(step=0, epoch=epoch - 1)  # training counts from 0
+        assert weights.beta.item() == pytest.approx(kl_weight(4, epoch))
 
 
 def test_another_objective_and_guide_are_judged_by_the_elbo(tmp_path):
-    options = FAST | {"models": ["vae"], "datasets": ["moons"], "seeds": [0], "epochs": 5, "lr": 1e-30}
+    options = FAST | {"models": ["vae"], "datasets": ["moons"], "seeds": [0, 1], "epochs": 2, "lr": 1e-30}
     elbo, iwae = (
         Study(**options, objectives=[name]).run(tmp_path / name, backend="threading", progress=False)
         for name in ("elbo", "iwae")
@@ -117,12 +122,14 @@ def test_another_objective_and_guide_are_judged_by_the_elbo(tmp_path):
     # At the same weights, of which the training changes nothing.
     assert (elbo["validation_loss"].values == iwae["validation_loss"].values).all()
     assert (elbo["train_loss"].values > iwae["train_loss"].values).all()
-    assert elbo["kl_weight"].values.ravel().tolist() == [1.0] * 5
-    moved = Study(**options, guides=["hamiltonian"], warmup=4).run(
+    assert (elbo["kl_weight"] == 1).all()
+    # A seed decides the initial weights; the noise of a validation is the same for all.
+    assert (elbo["validation_loss"].sel(seed=0) != elbo["validation_loss"].sel(seed=1)).all()
+    moved = Study(**options, guides=["hamiltonian"], warmup=2).run(
         tmp_path / "moved", backend="threading", progress=False
     )
     assert (moved["status"] == "done").all()
-    assert moved["kl_weight"].values.ravel().tolist() == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert moved["kl_weight"].values.ravel().tolist() == [0.5, 1.0] * 2
 
 
 # Going on.
@@ -164,6 +171,7 @@ def test_a_killed_study_goes_on_and_loses_no_finished_run(folder, tmp_path):
     wait_until(lambda: not any(map(alive, workers)))  # nobody goes on with what nobody waits for
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*.json")}
     assert 0 < len(before) < 4
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == program.pid  # left over, and recognised
     assert not list(tmp_path.glob("runs/.*"))
     found = Study(**SMALL).run(tmp_path, backend="threading", resume=True, progress=False)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -171,43 +179,38 @@ def test_a_killed_study_goes_on_and_loses_no_finished_run(folder, tmp_path):
 
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path):
-    options = FAST | {"models": ["vae"], "datasets": ["moons"], "seeds": [0]}
-    whole = Study(**options, epochs=4, lr=1e-3).run(tmp_path / "whole", backend="threading", progress=False)
-    study = Study(**options, epochs=4, lr=1e-3)
+    study = Study(**FAST, models=["vae"], datasets=["moons"], seeds=[0], epochs=4, lr=1e-3)
+    whole = study.run(tmp_path / "whole", backend="threading", progress=False)
     study._claim(tmp_path, resume=False)
-    # The first two epochs of the same run, as an interrupted study leaves them.
-    from ppl_models.study import job as jobs
 
     def stop(epoch, loss):
         if epoch == 2:
-            raise KeyboardInterrupt
+            raise RuntimeError("stop")
 
-    (cell,) = cells_of(study.configuration)
+    # The first two epochs of the same run, as an interrupted study leaves them.
+    (cell,) = study.cells
     work = tmp_path / "work" / cell.name
-    with pytest.raises(KeyboardInterrupt):
-        jobs.run_job(jobs.Job(cell, study.configuration), work, stop)
-    assert (work / "last.ckpt").exists()
+    record = run_job(Job(cell, study.configuration), work, stop)
+    assert (record.status, record.message) == ("crashed", "RuntimeError: stop")
+    assert record.validation_loss == whole["validation_loss"].values.ravel().tolist()[:2]
+    assert record.kl_weight == [1.0, 1.0]
     found = study.run(tmp_path, backend="threading", resume=True, progress=False)
     assert same(found, whole)
     assert not work.exists()
 
 
 def test_two_studies_do_not_write_to_one_folder(tmp_path):
-    program = start(SMALL | {"epochs": 10_000}, tmp_path)
-    try:
-        wait_until(lambda: list(tmp_path.glob("work/*/progress.json")))
-        with pytest.raises(OptionError, match=rf"is being written by a study of process {program.pid} on"):
-            Study(**SMALL).run(tmp_path, resume=True)
-    finally:
-        program.kill()
-        program.wait()
-    # Its lock is left over, and recognised.
-    assert json.loads((tmp_path / "lock").read_text())["pid"] == program.pid
-    with pytest.raises(OptionError, match=r"holds another study: epochs is 10000 there; got 2"):
-        Study(**SMALL).run(tmp_path, resume=True)
+    study = Study(**SMALL)
+    with (
+        locked(tmp_path),
+        pytest.raises(OptionError, match=rf"is being written by a study of process {os.getpid()} on"),
+    ):
+        study.run(tmp_path)
+    assert not (tmp_path / "study.json").exists()
+    # One of another machine may be alive.
     (tmp_path / "lock").write_text(json.dumps({"pid": 1, "host": "another"}))
     with pytest.raises(OptionError, match=r"by a study of process 1 on another. If that has ended, remove .*lock"):
-        Study(**SMALL).run(tmp_path, resume=True)
+        study.run(tmp_path)
 
 
 # What fails.
@@ -244,23 +247,21 @@ def own(make):
 
 def test_runs_that_crash_are_told_and_the_others_go_on(tmp_path, monkeypatch):
     models = {each.__name__: own(each) for each in (killed, broken, flow, hungry)}
-    study = Study(models, ["moons"], seeds=[0, 1], epochs=1, **FAST)
+    study = Study(models, ["moons"], seeds=[0], epochs=1, **FAST)
     monkeypatch.setenv("STUDY_TEST_PARENT", str(os.getpid()))
-    found = study.run(tmp_path, jobs=2, progress=False).squeeze("dataset")
-    assert (found["status"].sel(model="flow") == "done").all()
+    found = study.run(tmp_path, progress=False).squeeze()
+    assert found["status"].sel(model="flow").item() == "done"
     for model, message in {
         "killed": "its process was killed by SIGKILL, as the system does when memory runs out",
         "broken": "ZeroDivisionError: division by zero",
         "hungry": "RuntimeError: .*allocate memory",
     }.items():
-        for seed in (0, 1):
-            run_ = found.sel(model=model, seed=seed)
-            assert run_["status"].item() == "crashed"
-            assert re.search(message, run_["message"].item())
+        assert found["status"].sel(model=model).item() == "crashed"
+        assert re.search(message, found["message"].sel(model=model).item())
     # Nothing is left to do, but what is asked for.
     monkeypatch.delenv("STUDY_TEST_PARENT")
     again = study.run(tmp_path, resume=True, backend="threading", progress=False)
-    assert (again["status"] == "crashed").sum() == 6
+    assert (again["status"] == "crashed").sum() == 3
     mended = study.run(tmp_path, resume=True, retry="crashed", backend="threading", progress=False)
     assert (mended["status"] == "done").all()
 
@@ -312,6 +313,8 @@ REFUSED = {
     "a name in place of a list": ({"models": "vae"}, r"models must be a list of names; got 'vae'. Write \['vae'\]"),
     "a number in place of seeds": ({"seeds": 3}, r"Write range\(3\)"),
     "seeds that occur twice": ({"seeds": [1, 2, 1]}, "seeds must differ from each other; got 1 more than once"),
+    "a seed out of range": ({"seeds": [2**64]}, r"below 2\*\*63; got 18446744073709551616"),
+    "a name that is no file's": ({"models": {"a/b": PAIRS["vae"]}}, "a name must be of letters, .* got 'a/b'"),
     "no seeds": ({"seeds": []}, "seeds must name at least one"),
     "no epochs": ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
     "a model of images": (
@@ -425,23 +428,21 @@ COMMAND += ["--batch-size", "100"]
 
 def test_train_runs_a_study_and_goes_on_with_it(tmp_path, capsys):
     command = [*COMMAND, "--out", str(tmp_path)]
-    assert run([*command, "--json"]) == 0
+    assert run(command) == 0
     shown = capsys.readouterr()
-    assert shown.err == ""
-    told = json.loads(shown.out)["runs"]
-    assert [(each["model"], each["seed"]) for each in told] == [
-        ("vae", 0),
-        ("vae", 1),
-        ("spline_flow", 0),
-        ("spline_flow", 1),
-    ]
-    assert all(len(each["validation_loss"]) == 2 for each in told)
+    assert "2.3939" in shown.out
+    assert "4/4" in shown.err  # the bar of all runs
     assert run(command) == 2
     assert "holds a study already" in capsys.readouterr().err
     assert run([*command, "--resume", "--mute"]) == 0
+    assert capsys.readouterr().err == ""
+    assert run([*command, "--resume", "--json"]) == 0
     shown = capsys.readouterr()
-    assert "2.3939" in shown.out
     assert shown.err == ""
+    told = json.loads(shown.out)["runs"]
+    names = [(model, seed) for model in ("vae", "spline_flow") for seed in (0, 1)]
+    assert [(each["model"], each["seed"]) for each in told] == names
+    assert all(len(each["validation_loss"]) == 2 for each in told)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from ppl_models.study.records import Record
 from ppl_models.training import train
 from ppl_models.training.saving import read_file
 
-__all__ = ["DISK_ERRORS", "Job", "kl_weight", "load_data", "run_job"]
+__all__ = ["DISK_ERRORS", "Job", "kl_weight", "kl_weights", "load_data", "run_job"]
 
 #: What no later run of a study can do anything about.
 DISK_ERRORS = OF_THE_DISK | {errno.EROFS}
@@ -80,6 +80,11 @@ class Job:
 def kl_weight(warmup: int, epoch: int) -> float:
     """The weight of the KL terms in an epoch, counted from 1: as in the published study, 1 / warmup in the first."""
     return min(1.0, epoch / warmup) if warmup else 1.0
+
+
+def kl_weights(warmup: int) -> KLWeights | None:
+    """The same for an objective."""
+    return KLWeights(warmup=warmup - 1, per="epoch", start=1 / warmup) if warmup > 1 else None
 
 
 def load_data(name: str, study: dict[str, Any]) -> ToyData | ImageData:
@@ -160,7 +165,6 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     event_shape = tuple(data.train.shape[1:])
     training, warmup = job.training(event_shape)
     transform = binarise if isinstance(data, ImageData) else None
-    kl = KLWeights(warmup=warmup - 1, per="epoch", start=1 / warmup) if warmup > 1 else None
     torch.manual_seed(derived_seed(cell.seed, "initialisation"))
     options = {"guide": contender.guide, "published": study["published"], "pairs": job.pairs}
     model, guide = build_pair(contender.model, event_shape, **options)
@@ -173,7 +177,7 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
         validation=data.validation,
         batch_size=training.batch_size,
         transform=transform,
-        objective=OBJECTIVES[contender.objective](kl),
+        objective=OBJECTIVES[contender.objective](kl_weights(warmup)),
         validation_objective=ELBO(),
         lr=training.lr,
         schedule=training.schedule,

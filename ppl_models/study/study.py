@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.labels import package_version
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
-from ppl_models.study.job import Job, run_job
+from ppl_models.study.job import Job, load_data, run_job
 from ppl_models.study.lock import locked
 from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, Pair, build_pair, count_parameters
 from ppl_models.study.progress import StudyProgress, read_progress, write_progress
@@ -111,6 +112,9 @@ class Study:
                     f"datasets[{name!r}] must be ToyData or ImageData, which hold the three parts of a split; got "
                     f"{type(data).__name__}."
                 )
+        for name in (*self._pairs, *self._data):
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise OptionError(f"a name must be of letters, digits, '_' and '-', for files have it; got {name!r}.")
         for option, size in (("num_train", num_train), ("num_validation", num_validation), ("num_test", num_test)):
             if size is not None and self._data:
                 raise OptionError(f"{option} must not be given with data of your own; got {size}. Cut the data.")
@@ -176,6 +180,7 @@ class Study:
         Raises:
             OptionError: If an option is wrong, or the folder holds another study, is of another version, holds this
                 study while ``resume`` is not given, or is being written to.
+            DataError: If the files of a dataset cannot be had.
             OSError: If a file cannot be written; those written before stay whole.
         """
         jobs = whole_number("jobs", jobs, least=1)
@@ -191,6 +196,7 @@ class Study:
             left = [cell for cell in self.cells if self._is_left(folder, cell, retry)]
             done = len(self.cells) - len(left)
             shown = StudyProgress(len(self.cells), done, self.configuration["epochs"]) if progress else nullcontext()
+            self._fetch({cell.dataset for cell in left})
             if left:
                 engine = start_engine(backend, min(jobs, len(left)))
                 try:
@@ -224,6 +230,12 @@ class Study:
             if bars is not None:
                 for cell in running.values():
                     bars.update(cell, *read_progress(_work_folder(folder, cell)))
+
+    def _fetch(self, names: set[str]) -> None:
+        """See that data which come from files are there, once, and not in every run."""
+        for name in names:
+            if not self._data and DATASETS[name].fetch is not None:
+                load_data(name, self.configuration)
 
     def _claim(self, folder: Path, *, resume: bool) -> None:
         """Write the configuration, or see that the one that is there is this study's."""
@@ -307,7 +319,10 @@ def _names(option: str, given: Iterable[str], what: str, allowed: Iterable[str])
 def _seeds(given: Iterable[int]) -> list[int]:
     if not isinstance(given, Iterable):
         raise OptionError(f"seeds must be a list of whole numbers; got {given!r}. Write range({given!r}).")
-    return _distinct("seeds", [whole_number("seeds", seed, least=0) for seed in given])
+    seeds = [whole_number("seeds", seed, least=0) for seed in given]
+    for seed in seeds:
+        seeded_generator(seed)
+    return _distinct("seeds", seeds)
 
 
 def _distinct(option: str, values: list[Any]) -> list[Any]:
