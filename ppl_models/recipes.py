@@ -58,14 +58,15 @@ class Recipe:
         return options
 
 
-#: By model and kind of data, ``"points"`` in the plane or binary ``"images"`` of 28 x 28 pixels.
+#: By the name that the study has for a model, and the kind of data: ``"points"`` in the plane, or ``"images"`` that are
+#: binary and of 28 x 28 pixels.
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("vae", "points"): Recipe(steps=12_000, batch_size=512, lr=1e-2, max_grad_norm=1.0, average=0.1),
-    ("ladder_vae", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
+    ("lvae", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
     ("spline_flow", "points"): Recipe(steps=6_000, batch_size=512, lr=5e-3, average=0.1),
-    ("affine_flow", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
+    ("flow", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
     ("vae", "images"): Recipe(steps=40_000, batch_size=128, lr=2e-3, average=0.1),
-    ("ladder_vae", "images"): Recipe(steps=30_000, batch_size=128, lr=1e-3, warmup=4_000, average=0.1),
+    ("lvae", "images"): Recipe(steps=30_000, batch_size=128, lr=1e-3, warmup=4_000, average=0.1),
     ("draw", "images"): Recipe(steps=10_000, batch_size=128, lr=1e-3, average=0.1),
 }
 
@@ -74,7 +75,7 @@ def recipe(model: str, kind: str) -> Recipe:
     """Look a recipe up.
 
     Args:
-        model: ``"vae"``, ``"ladder_vae"``, ``"spline_flow"``, ``"affine_flow"`` or ``"draw"``.
+        model: ``"vae"``, ``"lvae"``, ``"flow"``, ``"spline_flow"`` or ``"draw"``, as in :mod:`ppl_models.study`.
         kind: ``"points"`` or ``"images"``.
 
     Raises:

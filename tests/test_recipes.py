@@ -47,7 +47,7 @@ def test_fit_takes_a_recipe():
 
 def test_names_are_looked_up():
     assert recipe("vae", "images") is RECIPES["vae", "images"]
-    with pytest.raises(OptionError, match=r"model must be one of 'affine_flow', 'draw', .*; got 'gan'"):
+    with pytest.raises(OptionError, match=r"model must be one of 'draw', 'flow', .*; got 'gan'"):
         recipe("gan", "points")
     with pytest.raises(OptionError, match="kind of data for draw must be .*'images'; got 'points'"):
         recipe("draw", "points")
