@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from jupyter_cache import get_cache
 from sphinx.util import logging as sphinx_logging
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,15 @@ nb_output_stderr = "remove-warn"  # a warning in a page is an error of the build
 suppress_warnings = ["mystnb.unknown_mime_type"]
 nb_number_source_lines = False
 
+
+def share_out(app, env, docnames):
+    """Let the processes of a parallel build have as many pages that run: each takes neighbours of the list."""
+    get_cache(nb_execution_cache_path).list_cache_records()  # makes the cache, which is theirs together
+    runs = [name for name in docnames if "file_format: mystnb" in Path(env.doc2path(name)).read_text(encoding="utf-8")]
+    others = [name for name in docnames if name not in runs]
+    docnames[:] = [name for i, run in enumerate(runs) for name in (run, *others[i : i + 1])] + others[len(runs) :]
+
+
 # ---------------------------------------------------------------------------------------------------------- the looks
 
 html_theme = "furo"
@@ -101,5 +111,6 @@ def all_is_documented(app, env):
 
 
 def setup(app):
+    app.connect("env-before-read-docs", share_out)
     app.connect("env-check-consistency", all_is_documented)
     return {"parallel_read_safe": True}

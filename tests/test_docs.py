@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 TEXTS = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
-EXECUTED = [name for name, text in TEXTS.items() if text.startswith("---\nfile_format: mystnb")]
+LESSONS = [name for name in TEXTS if name.startswith(("tutorials/", "migrating/")) and not name.endswith("index.md")]
 
 
 def test_every_public_package_has_an_api_page():
     # Of each of these the build sees that every name in __all__ is on the page (docs/conf.py).
     documented = set(re.findall(r"^\.\. automodule:: (\S+)$", "\n".join(TEXTS.values()), re.MULTILINE))
     packages = {f"ppl_models.{module.name}" for module in pkgutil.iter_modules(ppl_models.__path__) if module.ispkg}
-    assert documented == packages | {guides.__name__, ppl_models.__name__, "ppl_models.diagnostics.plots"}
+    assert packages | {guides.__name__, ppl_models.__name__} <= documented
 
 
 def parts_of_the_benchmarks() -> set[str]:
@@ -60,17 +60,14 @@ def cells(page: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", EXECUTED)
-def test_pages_that_run_hold_themselves_to_what_they_say(page):
+@pytest.mark.parametrize("page", LESSONS)
+def test_lessons_run_and_hold_themselves_to_what_they_say(page):
+    assert TEXTS[page].startswith("---\nfile_format: mystnb")
     # What is said of an output in the text is asserted in a cell, seen or unseen: a page that is no longer true fails.
+    assert not [line for cell in cells(page) for line in cell.splitlines() if len(line) > 88], "wider than the column"
     asserted = [node for cell in cells(page) for node in ast.walk(parsed(cell)) if isinstance(node, ast.Assert)]
     assert asserted
 
 
 def parsed(cell: str) -> ast.Module:
     return ast.parse("\n".join(line for line in cell.splitlines() if not line.startswith(":tags:")))
-
-
-def test_tutorials_run():
-    tutorials = {name for name in TEXTS if name.startswith(("tutorials/", "migrating/")) and "index" not in name}
-    assert tutorials | {"plots.md"} == set(EXECUTED)
