@@ -118,6 +118,9 @@ def test_time_to_threshold_counts_epochs_from_one_and_censors():
     assert found["median"] == 3.0
     assert (found["n"], found["n_reached"], found["n_diverged"]) == (4, 2, 1)
     assert convergence_metrics(losses, threshold=1.0)["time_to_threshold"]["median"] == INF
+    # Were the runs that diverged left out, half would be there at 2.
+    lost = [[5.0, 2.0, 2.0], [5.0, 4.0, 2.0], [5.0, NAN, NAN], [NAN, NAN, NAN]]
+    assert convergence_metrics(lost, threshold=3.5)["time_to_threshold"]["median"] == 3.0
     assert "time_to_threshold" not in convergence_metrics(losses)
 
 
