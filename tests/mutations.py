@@ -663,7 +663,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/labels.py", "name not in taken |", "name not in set() |", ARVIZ),
     ("ppl_models/labels.py", "name if lengths[name] == size else own[i]", "name", ARVIZ),
     ("ppl_models/diagnostics/draws.py", "log_q = log_p - weights.values", "log_q = log_p + weights.values", ARVIZ),
-    ("ppl_models/diagnostics/draws.py", "            if _is_factor(site):\n", "            if False:\n", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "            if is_factor(site):\n", "            if False:\n", ARVIZ),
     (
         "ppl_models/diagnostics/draws.py",
         "poutine.replay(poutine.uncondition(self.model), trace=guide_trace)",
