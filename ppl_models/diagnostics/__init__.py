@@ -8,6 +8,7 @@ from ppl_models.diagnostics.correction import CorrectedPosterior, Expectation, R
 from ppl_models.diagnostics.evidence import Bound, Evidence, evidence
 from ppl_models.diagnostics.findings import Finding, Threshold
 from ppl_models.diagnostics.importance import ImportanceNLL, importance_nll
+from ppl_models.diagnostics.inference_gaps import InferenceGaps, inference_gaps
 from ppl_models.diagnostics.psis import k_hat
 from ppl_models.diagnostics.refits import Refit
 from ppl_models.diagnostics.verdict import Verdict
@@ -20,6 +21,7 @@ __all__ = [
     "Expectation",
     "Finding",
     "ImportanceNLL",
+    "InferenceGaps",
     "Refit",
     "Resampled",
     "Threshold",
@@ -30,6 +32,7 @@ __all__ = [
     "evidence",
     "from_fit",
     "importance_nll",
+    "inference_gaps",
     "k_hat",
     "to_arviz",
 ]

@@ -19,7 +19,7 @@ from ppl_models.diagnostics.calibrated import LOG_LIKELIHOOD, Calibration
 from ppl_models.diagnostics.draws import Drawing, SiteShape
 from ppl_models.diagnostics.judging import judging
 from ppl_models.diagnostics.parts import parts_of
-from ppl_models.diagnostics.refits import Refit, guide_parameters, holding, only, refitted
+from ppl_models.diagnostics.refits import PARTICLES, Refit, guide_parameters, holding, only, refitted
 from ppl_models.diagnostics.simulation import Replace, Replacement
 from ppl_models.diagnostics.uniformity import UniformRanks
 from ppl_models.training.batches import check_finite, num_rows, take_rows
@@ -228,7 +228,7 @@ class _Runs:
         usable = [s for s, args in enumerate(sets) if _finite(args)]
         if not usable:
             raise ModelError("the model must draw finite data from its prior; none of the simulated ones are.")
-        particles = 10 if how.objective is None else how.objective.num_particles
+        particles = PARTICLES if how.objective is None else how.objective.num_particles
         most = max(1, self.max_batch // (self.size * particles))
         found = refitted(self.model, self.guide, [sets[s] for s in usable], how, most=most)
         parameters, rows = guide_parameters(self.model, self.guide), {s: i for i, s in enumerate(usable)}

@@ -20,7 +20,10 @@ from ppl_models.training import fit
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.schedules import SCHEDULES, LearningRate
 
-__all__ = ["Refit", "Refits", "guide_parameters", "holding", "only", "refitted"]
+__all__ = ["Refit", "Refits", "guide_parameters", "holding", "only", "refitted", "sharpest"]
+
+#: Of the objective where none is given.
+PARTICLES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,8 @@ class Refit:
         steps: Number of optimizer steps.
         lr: Learning rate of Adam.
         schedule: ``"constant"`` or ``"cosine"``.
-        objective: What to maximise; ``ELBO(num_particles=10)`` by default.
+        objective: What to maximise: by default the ELBO of ten particles, sticking the landing where the guide can
+            score its draws.
         max_skipped: A fit with more non-finite steps than that has failed.
         batched: Whether to fit all at once; where the model or guide cannot be mapped over parameters and data
             (:func:`torch.vmap`), they are fitted one after the other all the same, and the result says so.
@@ -86,7 +90,7 @@ def refitted(
         how: What to do.
         most: The most fits at once.
     """
-    objective = ELBO(num_particles=10) if how.objective is None else how.objective
+    objective = sharpest(model, guide, sets[0]) if how.objective is None else how.objective
     parameters = guide_parameters(model, guide)
     with only(parameters.values(), model, guide), torch.enable_grad(), flushing_denormals():
         reason = "as asked for"
@@ -182,6 +186,17 @@ def _one_by_one(
             for name, p in parameters.items():
                 found[name].append(p.detach().clone())
     return Refits({name: torch.stack(each) for name, each in found.items()}, failed, f"one by one ({reason})")
+
+
+def sharpest(model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...]) -> Objective:
+    """The ELBO of ten particles with the gradient that has the least noise at the optimum, of those a guide allows."""
+    stuck = ELBO(num_particles=PARTICLES, gradient="stl")
+    try:
+        with torch.random.fork_rng(), torch.enable_grad():
+            stuck.differentiable_loss(model, guide, *args)
+    except ModelError:  # it cannot score its draws
+        return ELBO(num_particles=PARTICLES)
+    return stuck
 
 
 def guide_parameters(model: Callable[..., Any], guide: nn.Module) -> dict[str, nn.Parameter]:
