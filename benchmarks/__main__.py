@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    calibration,
     compiled,
     convergence,
     cost,
@@ -35,6 +36,7 @@ PARTS = {
     "regressions": posteriors.regressions,
     "two-sided": two_sided.two_sided,
     "verdict": verdict.verdict,
+    "calibration": calibration.calibration_and_gaps,
     "convergence": convergence.convergence,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,

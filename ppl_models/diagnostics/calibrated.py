@@ -191,7 +191,7 @@ class Calibration:
         if ax is None:
             _, ax = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
         law = self._law
-        allowed = math.floor((1 - level) * (1 + len(self.by_chance))) - 1
+        allowed = math.floor((1 - level) * (1 + len(self.by_chance)) + 1e-9) - 1
         low, high = law.band(self.by_chance[allowed] if allowed >= 0 else 0.0)
         ax.fill_between(
             law.places,
@@ -199,7 +199,6 @@ class Calibration:
             high / law.size - law.places,
             color="0.85",
             label=f"{level:.0%} band",
-            step="mid",
             zorder=0,
         )
         below = law.counts(self._known).cumsum(-1)[:, :-1] / law.size - law.places
@@ -210,7 +209,6 @@ class Calibration:
             ax.plot(
                 law.places,
                 below[i],
-                drawstyle="steps-mid",
                 linewidth=1.3 if named else 0.6,
                 alpha=1.0 if named else 0.5,
                 color=None if named else "0.5",
@@ -235,7 +233,7 @@ class Calibration:
         """
         import xarray as xr
 
-        ok = torch.from_numpy(self.to_dataframe().notna().all(axis=1).to_numpy())
+        ok = torch.tensor(self.to_dataframe().notna().all(axis=1).tolist())
         variables = {}
         for site, ranks in self.ranks.items():
             dims = ["chain", "draw", *(f"{site}_dim_{i}" for i in range(ranks.dim() - 1))]
@@ -307,8 +305,8 @@ def _reading(name: str, row: Any) -> str:
     if name == LOG_LIKELIHOOD:
         return "misses the data"
     words = []
-    if abs(row["shift"]) > 2 * row.shift_error:
+    if abs(row["shift"]) > 3 * row.shift_error:
         words.append("too high" if row["shift"] > 0 else "too low")
-    if abs(row.spread - 1) > 2 * row.spread_error:
+    if abs(row.spread - 1) > 3 * row.spread_error:
         words.append("too narrow" if row.spread > 1 else "too wide")
     return ", ".join(words)

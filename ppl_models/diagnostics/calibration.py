@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from guides import Guide, GuideList
-from guides.errors import DivergedError, ModelError, OptionError, whole_number
+from guides.errors import ModelError, OptionError, whole_number
 from ppl_models.diagnostics.calibrated import LOG_LIKELIHOOD, Calibration
 from ppl_models.diagnostics.draws import Drawing, SiteShape
 from ppl_models.diagnostics.judging import judging
 from ppl_models.diagnostics.parts import parts_of
-from ppl_models.diagnostics.refits import PARTICLES, Refit, guide_parameters, holding, only, refitted
+from ppl_models.diagnostics.refits import (
+    FAILURES,
+    PARTICLES,
+    Refit,
+    guide_parameters,
+    holding,
+    in_words,
+    only,
+    refitted,
+)
 from ppl_models.diagnostics.simulation import Replace, Replacement
 from ppl_models.diagnostics.uniformity import UniformRanks
 from ppl_models.training.batches import check_finite, num_rows, take_rows
@@ -257,8 +266,8 @@ class _Runs:
                 try:
                     with torch.enable_grad(), only(own.values(), *modules):
                         made = recipe(self.model, self.guide, *args)
-                except (DivergedError, ModelError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-                    yield self._failed(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                except FAILURES as error:
+                    yield self._failed(in_words(error))
                     continue
                 yield self._judged(truth, s, guide=made if callable(made) else self.guide)
 

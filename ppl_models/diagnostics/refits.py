@@ -20,10 +20,24 @@ from ppl_models.training import fit
 from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.schedules import SCHEDULES, LearningRate
 
-__all__ = ["Refit", "Refits", "guide_parameters", "holding", "only", "refitted", "sharpest"]
+__all__ = [
+    "FAILURES",
+    "PARTICLES",
+    "Refit",
+    "Refits",
+    "guide_parameters",
+    "holding",
+    "in_words",
+    "only",
+    "refitted",
+    "sharpest",
+]
 
 #: Of the objective where none is given.
 PARTICLES = 10
+
+#: What data may do to a fit: Pyro's checks of what is no parameter of a law are a ValueError.
+FAILURES = (DivergedError, ValueError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +116,7 @@ def refitted(
                 ]
             # Whatever stands in the way of the map: what is wrong with the model itself the loop will say.
             except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:80]}"
+                reason = in_words(error)
                 logger.warning("the fits cannot be made at once, and are made one after the other (%s)", reason)
             else:
                 values = {name: torch.cat([part[0][name] for part in parts]) for name in parameters}
@@ -181,11 +195,16 @@ def _one_by_one(
                     max_skipped=how.max_skipped,
                     progress=False,
                 )
-            except DivergedError:
-                failed[i] = f"more than {how.max_skipped} non-finite steps"
+            except FAILURES as error:
+                failed[i] = in_words(error)
             for name, p in parameters.items():
                 found[name].append(p.detach().clone())
     return Refits({name: torch.stack(each) for name, each in found.items()}, failed, f"one by one ({reason})")
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:100]}"
 
 
 def sharpest(model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...]) -> Objective:

@@ -97,7 +97,7 @@ class Replacement:
             if data[name].numel() != value.numel():
                 raise ModelError(
                     f"the model must draw as many data as it observes; of {name!r} it observes shape "
-                    f"{tuple(value.shape)} and draws {tuple(data[name].shape)}. Put the site into a plate of its data."
+                    f"{tuple(value.shape)} and draws {tuple(data[name].shape)}. Give it one value for each."
                 )
 
 
