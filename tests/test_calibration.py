@@ -209,9 +209,9 @@ def test_each_fit_is_that_of_its_own_data(batched):
     model = offset()
     guide = MeanFieldGuide(model).setup(torch.zeros(5, 2))
     before = [p.detach().clone() for p in guide.parameters()]
-    sets = [(3 * torch.randn(5, 2),) for _ in range(20 if batched else 3)]
-    how = Refit(steps=300, lr=0.1, batched=batched)
-    found = refitted(model, guide, sets, how, most=7)
+    sets = [(3 * torch.randn(5, 2),) for _ in range(10 if batched else 2)]
+    how = Refit(steps=200, lr=0.1, batched=batched)
+    found = refitted(model, guide, sets, how, most=4)
     assert found.how == ("3 batched fits" if batched else "one by one (as asked for)")
     mean, sd = posteriors_of(sets)
     assert torch.allclose(found.parameters["loc"], mean, atol=0.01)

@@ -88,7 +88,7 @@ def test_guides_over_an_amortised_base_have_gaps(base):
     x = torch.randn(3, 3)
     guide.setup(x)
     before = {name: p.detach().clone() for name, p in guide.named_parameters()}
-    found = inference_gaps(model, guide, x, **QUICK)
+    found = inference_gaps(model, guide, x, **QUICK | {"steps": 100, "num_samples": 500})
     total, error = found.total
     assert ((total - (log_evidence(x) - found.elbo.mean)).abs() < 4.5 * error + 0.01).all()
     assert found.amortisation[0].min() > 0
@@ -109,9 +109,12 @@ def test_only_the_encoders_output_is_fitted():
 def test_data_are_taken_in_parts():
     x = torch.randn(5, 3)
     guide = MeanFieldGuide(model, encoder=Encoder(0.5))
-    whole, parts = (inference_gaps(model, guide, x, **QUICK, max_batch=most) for most in (50_000, 2 * 128))
+    whole, parts = (
+        inference_gaps(model, guide, x, **QUICK | {"num_samples": 100, "steps": 60}, max_batch=most)
+        for most in (50_000, 2 * 128)
+    )
     assert len(parts.table) == 5
-    assert torch.allclose(parts.amortisation[0], whole.amortisation[0], atol=0.25)
+    assert torch.allclose(parts.amortisation[0], whole.amortisation[0], atol=0.5)
 
 
 def test_a_fit_that_has_not_ended_is_said_to_be_so():
