@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    calibration,
     compiled,
     convergence,
     cost,
@@ -41,6 +42,7 @@ PARTS = {
     "two-sided": two_sided.two_sided,
     "nuts": nuts.nuts,
     "verdict": verdict.verdict,
+    "calibration": calibration.calibration_and_gaps,
     "convergence": convergence.convergence,
     "intervals": study_metrics.intervals,
     "published": study_metrics.published,

@@ -67,6 +67,8 @@ METRICS = "tests/test_metrics.py"
 STUDY_TABLES = "tests/test_study_tables.py"
 STUDY_REPORT = "tests/test_study_report.py"
 STUDY_COMMAND = "tests/test_study_command.py"
+CALIBRATION = "tests/test_calibration.py"
+GAPS = "tests/test_inference_gaps.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -767,7 +769,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/labels.py", "name not in taken |", "name not in set() |", ARVIZ),
     ("ppl_models/labels.py", "name if lengths[name] == size else own[i]", "name", ARVIZ),
     ("ppl_models/diagnostics/draws.py", "log_q = log_p - weights.values", "log_q = log_p + weights.values", ARVIZ),
-    ("ppl_models/diagnostics/draws.py", "            if _is_factor(site):\n", "            if False:\n", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "            if is_factor(site):\n", "            if False:\n", ARVIZ),
     (
         "ppl_models/diagnostics/draws.py",
         "poutine.replay(poutine.uncondition(self.model), trace=guide_trace)",
@@ -996,6 +998,116 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/cells.py", '"" if self.guide == DEFAULT else', '"" if True else', STUDY),
     ("ppl_models/study/pairs.py", "[mean.sigmoid(), F.logsigmoid(scale)]", "[mean, scale]", STUDY),
     ("ppl_models/train_command.py", "raise typer.Exit(FAILED)", "return", STUDY),
+    # Calibration: the law of ranks.
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "binom.sf(counts - 1, size, places)",
+        "binom.sf(counts, size, places)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "np.arange(1, num_draws + 1) / (num_draws + 1))[:, None]",
+        "np.arange(1, num_draws + 1) / num_draws)[:, None]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/uniformity.py", 'least_tail, side="right")', 'least_tail, side="left")', CALIBRATION),
+    ("ppl_models/diagnostics/uniformity.py", "> least_tail\n", "> 2 * least_tail\n", CALIBRATION),
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "2 * generator.binomial(both, 0.5,",
+        "2 * generator.binomial(both, 0.4,",
+        CALIBRATION,
+    ),
+    # ... ranks, and what they are of.
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "    shuffled = torch.rand(values.shape, dtype=torch.float64, device=values.device).argsort(0)",
+        "    shuffled = torch.zeros(values.shape).argsort(dim=0, stable=True)",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "every[chosen, places]", "every[0 * chosen, places]", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "self.replacement(drawing.args, self._data(truth, 0))",
+        "drawing.args",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "        values[LOG_LIKELIHOOD] = ", "        _ = ", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "reasons = [None if ok else NOT_FINITE for ok in finite.tolist()]",
+        "reasons = [None for ok in finite.tolist()]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "with holding(everything, start), ", "with ", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "pyro.get_param_store().scope(deepcopy(stored))",
+        "pyro.get_param_store().scope(stored)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "guide=made if callable(made) else self.guide",
+        "guide=self.guide",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "            with holding(parameters, {name: value[rows[s]]",
+        "            with holding(parameters, {name: value[0]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibrated.py", "0.5 - places.mean(0)", "places.mean(0) - 0.5", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibrated.py",
+        "cut = round((1 - wanted) / 2 * values)",
+        "cut = round((1 - wanted) * values)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/simulation.py",
+        "        new[position] = data[name]",
+        "        new[0] = data[name]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/simulation.py", "if is_factor(site):", "if False:", CALIBRATION),
+    # ... fits to each data set.
+    ("ppl_models/diagnostics/refits.py", 'randomness="different"', 'randomness="same"', CALIBRATION),
+    (
+        "ppl_models/diagnostics/refits.py",
+        "leaf.copy_(torch.where(_aligned(finite, leaf), leaf, old))",
+        "pass",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/refits.py", "                skipped += ~finite\n", "", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "            args[i] = tensor\n", "            pass\n", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "        _put(parameters, before)\n", "        pass\n", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "            p.requires_grad_(False)\n", "            pass\n", CALIBRATION),
+    # Inference gaps.
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "Bound(self.refitted - self.log_weights)",
+        "Bound(self.log_weights - self.refitted)",
+        GAPS,
+    ),
+    ("ppl_models/diagnostics/inference_gaps.py", "variance / 2, ", "variance, ", GAPS),
+    ("ppl_models/diagnostics/inference_gaps.py", "bounds.annealed.estimates", "bounds.elbo.estimates", GAPS),
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "                if not improved.any():\n                    break\n",
+        "                break\n",
+        GAPS,
+    ),
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "most = max(1, max_batch // (CHAINS * ESTIMATES))",
+        "most = max_batch",
+        GAPS,
+    ),
+    ("ppl_models/diagnostics/inference_gaps.py", "deepcopy(guide, {id(model): model})", "deepcopy(guide)", GAPS),
+    ("ppl_models/diagnostics/inference_gaps.py", "- math.log(num_samples) for", "- 0.1 for", GAPS),
 ]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ppl_models.diagnostics.findings import DOUBTFUL, FAIL, LEVELS, PASS, Finding
+from ppl_models.diagnostics.printing import as_text
 from ppl_models.labels import contain, versions
 
 if TYPE_CHECKING:
@@ -156,12 +156,7 @@ class Verdict:
             yield Text(f"  {names}: {source}.", style="dim")
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=StringIO(), width=120, no_color=True, markup=False, highlight=False, emoji=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
+        return as_text(self)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{level}={sum(each.level == level for each in self.findings)}" for level in LEVELS)
