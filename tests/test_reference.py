@@ -262,25 +262,19 @@ REAL = {
     ),
     "repeat_interleave": lambda u: u.repeat_interleave(2) + u.repeat(2) + u.tile(2),
     "meshgrid": lambda u: torch.meshgrid(u[:3], u[3:6], indexing="ij")[0] * torch.cartesian_prod(u[:3], u[:3]).sum(),
-    "take": lambda u: u.take(INDEX) + u.reshape(3, 4).take_along_dim(INDEX, 1) + u[:, None][INDEX[0]].sum(),
-    "masked_select": lambda u: u.masked_scatter(torch.arange(12) < 2, MATRIX) + torch.masked_fill(u, u < 0, 0.0),
-    "scatter_reduce": lambda u: torch.zeros(3).scatter_reduce(0, INDEX.reshape(-1), u[:4], "sum"),
+    "take": lambda u: u.take(INDEX) + u.reshape(3, 4)[:2].take_along_dim(INDEX, 1),
+    "masked_select": lambda u: (
+        torch.masked_fill(u, u < 0, 0.0) + u.masked_select(INDEX.reshape(-1, 1).expand(4, 3).reshape(-1) > 0).sum()
+    ),
     "index_fill": lambda u: u.index_fill(0, INDEX[0], 1.0) + torch.where(u > 0, 1.0, u),
     "nan_to_num": lambda u: u.nan_to_num(0.0) + torch.nan_to_num(u.sqrt().detach(), 1.0) + u.sinc() + u.frac(),
     "linspace": lambda u: u * torch.linspace(0, 1, 12) + torch.eye(12).sum(0) + torch.logspace(0, 1, 12),
-    "fourier": lambda u: torch.fft.rfft(u).abs().sum() + torch.fft.irfft(torch.fft.rfft(u), 12),
-    "complex": lambda u: torch.complex(u, u.exp()).abs() + torch.view_as_real(torch.complex(u, u)).sum(-1),
     "hermitian": lambda u: (
         torch.tensordot(square(u), MATRIX, 1) + torch.trapezoid(u) + u.diff().sum() + u.logit(1e-3).sum()
     ),
-    "special": lambda u: (
-        torch.special.erfcx(u) + torch.special.i1(u) + torch.special.entr(u.abs()) + torch.special.xlog1py(u, u.abs())
-    ),
+    "special": lambda u: torch.special.i1(u) + torch.special.entr(u.abs()) + torch.special.xlog1py(u, u.abs()),
     "zeta": lambda u: torch.special.zeta(2.0 + u.detach().abs(), 1.5) * u + torch.special.multigammaln(u.abs() + 3, 2),
-    "beta_function": lambda u: (
-        torch.lgamma(u.abs() + 1) + torch.special.gammaln(u.abs() + 1) + torch.special.bessel_j0(u.detach())
-    ),
-    "atan2": lambda u: torch.atan2(u, u.flip(0)) + torch.hypot(u, u.flip(0)) + torch.ldexp(u, u.detach()) + u.tan(),
+    "atan2": lambda u: torch.atan2(u, u.flip(0)) + torch.hypot(u, u.flip(0)) + u.tan(),
 }
 TABLE = REAL | POSITIVE | UNIT
 
@@ -678,6 +672,15 @@ def test_unknown_operation_is_named_with_its_site():
         pyro.sample("y", dist.Normal(torch.linalg.lu_factor(torch.eye(2) + z.diag())[0].sum(), 1.0), obs=torch.ones(()))
 
     with pytest.raises(ModelError, match=r"lu_factor.*site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
+        nuts(model, progress=False)
+
+
+def test_an_operation_with_arguments_that_jax_does_not_take_is_named_with_its_site():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        pyro.sample("y", dist.Normal(z[z > 0].sum(), 1.0), obs=torch.ones(()))
+
+    with pytest.raises(ModelError, match=r"aten.index.*after site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
         nuts(model, progress=False)
 
 
