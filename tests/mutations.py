@@ -58,6 +58,7 @@ CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
 CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
+REFERENCE = "tests/test_reference.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -821,6 +822,20 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
     ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
     ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
+    ("ppl_models/reference/parameters.py", "and value.requires_grad:", "and True:", REFERENCE),
+    ("ppl_models/reference/parameters.py", "            part._parameters[key] = parameter\n", "", REFERENCE),
+    (
+        "ppl_models/reference/parameters.py",
+        "transform_to(each.constraint).inv(values[each.name])",
+        "values[each.name]",
+        REFERENCE,
+    ),
+    ("ppl_models/reference/parameters.py", "(*first.places, (part, key))", "((part, key),)", REFERENCE),
+    ("ppl_models/reference/parameters.py", "if isinstance(part, nn.RNNBase):", "if False:", REFERENCE),
+    ("ppl_models/reference/float64.py", "    Distribution._validate_sample = _no_check\n", "", REFERENCE),
+    ("ppl_models/reference/tape.py", "            if _writes_into_part(node):", "            if False:", REFERENCE),
+    ("ppl_models/reference/nuts.py", "    if diverged == total:", "    if False:", REFERENCE),
+    ("ppl_models/reference/layer_operations.py", "        if count_padding:", "        if True:", REFERENCE),
 ]
 
 

@@ -45,7 +45,13 @@ class Tape:
 
         functional: Any = torch.func.functionalize(recorded)
         with torch.no_grad():
-            module = make_fx(functional, decompositions, _error_on_data_dependent_ops=False)(point)
+            try:
+                module = make_fx(functional, decompositions, _error_on_data_dependent_ops=False)(point)
+            except RuntimeError as error:
+                raise ModelError(
+                    f"torch cannot record what the model does {target.current.place}; it says: {error} Write the model "
+                    "without it, or use backend='pyro', which does not record it."
+                ) from error
         self._where = where
         #: The nodes that depend on the point, in order; of the others, the values in :attr:`constants`.
         self.nodes: list[fx.Node] = []
