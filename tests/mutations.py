@@ -69,6 +69,7 @@ STUDY_REPORT = "tests/test_study_report.py"
 STUDY_COMMAND = "tests/test_study_command.py"
 CALIBRATION = "tests/test_calibration.py"
 GAPS = "tests/test_inference_gaps.py"
+REFERENCE = "tests/test_reference.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -1108,6 +1109,20 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/diagnostics/inference_gaps.py", "deepcopy(guide, {id(model): model})", "deepcopy(guide)", GAPS),
     ("ppl_models/diagnostics/inference_gaps.py", "- math.log(num_samples) for", "- 0.1 for", GAPS),
+    ("ppl_models/reference/parameters.py", "and value.requires_grad:", "and True:", REFERENCE),
+    ("ppl_models/reference/parameters.py", "            part._parameters[key] = parameter\n", "", REFERENCE),
+    (
+        "ppl_models/reference/parameters.py",
+        "transform_to(each.constraint).inv(values[each.name])",
+        "values[each.name]",
+        REFERENCE,
+    ),
+    ("ppl_models/reference/parameters.py", "(*first.places, (part, key))", "((part, key),)", REFERENCE),
+    ("ppl_models/reference/parameters.py", "if isinstance(part, nn.RNNBase):", "if False:", REFERENCE),
+    ("ppl_models/reference/float64.py", "    Distribution._validate_sample = _no_check\n", "", REFERENCE),
+    ("ppl_models/reference/tape.py", "            if _writes_into_part(node):", "            if False:", REFERENCE),
+    ("ppl_models/reference/nuts.py", "    if diverged == total:", "    if False:", REFERENCE),
+    ("ppl_models/reference/layer_operations.py", "        if count_padding:", "        if True:", REFERENCE),
 ]
 
 

@@ -240,9 +240,7 @@ REAL = {
     ),
     "shuffles": lambda u: F.pixel_shuffle(u.reshape(1, 4, 1, 3), 2) + F.channel_shuffle(u.reshape(1, 4, 3, 1), 2).sum(),
     "more_pads": lambda u: (
-        F.pad(u.reshape(1, 3, 4), (1, 2), mode="reflect")
-        + F.pad(u.reshape(1, 3, 4), (1, 2), mode="replicate")
-        + F.pad(u.reshape(1, 3, 4), (1, 2), mode="circular")
+        F.pad(u.reshape(1, 3, 4), (1, 2), mode="reflect") + F.pad(u.reshape(1, 3, 4), (1, 2), mode="replicate")
     ),
     "unfold": lambda u: F.unfold(weighed(u), 2) + u.unfold(0, 3, 1).sum(),
     "conv3d": lambda u: F.conv3d(IMAGE.reshape(1, 1, 6, 5, 5), u.reshape(1, 1, 3, 2, 2)),
@@ -262,25 +260,19 @@ REAL = {
     ),
     "repeat_interleave": lambda u: u.repeat_interleave(2) + u.repeat(2) + u.tile(2),
     "meshgrid": lambda u: torch.meshgrid(u[:3], u[3:6], indexing="ij")[0] * torch.cartesian_prod(u[:3], u[:3]).sum(),
-    "take": lambda u: u.take(INDEX) + u.reshape(3, 4).take_along_dim(INDEX, 1) + u[:, None][INDEX[0]].sum(),
-    "masked_select": lambda u: u.masked_scatter(torch.arange(12) < 2, MATRIX) + torch.masked_fill(u, u < 0, 0.0),
-    "scatter_reduce": lambda u: torch.zeros(3).scatter_reduce(0, INDEX.reshape(-1), u[:4], "sum"),
+    "take": lambda u: u.take(INDEX) + u.reshape(3, 4)[:2].take_along_dim(INDEX, 1),
+    "masked_select": lambda u: (
+        torch.masked_fill(u, u < 0, 0.0) + u.masked_select(INDEX.reshape(-1, 1).expand(4, 3).reshape(-1) > 0).sum()
+    ),
     "index_fill": lambda u: u.index_fill(0, INDEX[0], 1.0) + torch.where(u > 0, 1.0, u),
     "nan_to_num": lambda u: u.nan_to_num(0.0) + torch.nan_to_num(u.sqrt().detach(), 1.0) + u.sinc() + u.frac(),
     "linspace": lambda u: u * torch.linspace(0, 1, 12) + torch.eye(12).sum(0) + torch.logspace(0, 1, 12),
-    "fourier": lambda u: torch.fft.rfft(u).abs().sum() + torch.fft.irfft(torch.fft.rfft(u), 12),
-    "complex": lambda u: torch.complex(u, u.exp()).abs() + torch.view_as_real(torch.complex(u, u)).sum(-1),
     "hermitian": lambda u: (
         torch.tensordot(square(u), MATRIX, 1) + torch.trapezoid(u) + u.diff().sum() + u.logit(1e-3).sum()
     ),
-    "special": lambda u: (
-        torch.special.erfcx(u) + torch.special.i1(u) + torch.special.entr(u.abs()) + torch.special.xlog1py(u, u.abs())
-    ),
+    "special": lambda u: torch.special.i1(u) + torch.special.entr(u.abs()) + torch.special.xlog1py(u, u.abs()),
     "zeta": lambda u: torch.special.zeta(2.0 + u.detach().abs(), 1.5) * u + torch.special.multigammaln(u.abs() + 3, 2),
-    "beta_function": lambda u: (
-        torch.lgamma(u.abs() + 1) + torch.special.gammaln(u.abs() + 1) + torch.special.bessel_j0(u.detach())
-    ),
-    "atan2": lambda u: torch.atan2(u, u.flip(0)) + torch.hypot(u, u.flip(0)) + torch.ldexp(u, u.detach()) + u.tan(),
+    "atan2": lambda u: torch.atan2(u, u.flip(0)) + torch.hypot(u, u.flip(0)) + u.tan(),
 }
 TABLE = REAL | POSITIVE | UNIT
 
@@ -551,7 +543,7 @@ def test_parameters_of_pyro_s_backend_and_those_that_are_held():
 
 
 class Positive(PyroModule):
-    """A constrained parameter, a layer's, one that is tied, and one from the store."""
+    """A constrained parameter, a layer's, one that is tied, and those of a recurrent layer."""
 
     def __init__(self):
         super().__init__()
@@ -562,42 +554,46 @@ class Positive(PyroModule):
         self.recurrent = nn.RNN(1, 1)
 
     def forward(self, x):
-        loc = pyro.param("loc", torch.tensor(0.5), constraint=dist.constraints.unit_interval)
-        z = pyro.sample("z", dist.Normal(loc, self.scale).expand([1]).to_event(1))
+        z = pyro.sample("z", dist.Normal(0.0, self.scale).expand([1]).to_event(1))
         mean = self.again(self.layer(z)) + self.recurrent(z[None])[0][0]
         pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
 
 def test_parameters_take_the_values_that_are_drawn():
-    """The log joint of a point is what the model gives when it holds these values."""
+    """The laws of the sites are those of the model when it holds the values."""
     model, x = Positive(), torch.tensor([0.7])
-    laws = WithParameters(
-        model, lambda name, value: dist.Beta(2.0, 2.0) if name == "loc" else dist.Gamma(2.0, 2.0), (x,), {}
-    )
+    laws = WithParameters(model, dist.Gamma(2.0, 2.0), (x,), {})
     assert list(laws.laws)[:2] == ["scale", "layer.weight"]
-    assert len(laws.laws) == 9
+    assert len(laws.laws) == 8
     trace = pyro.poutine.trace(laws).get_trace(x)
     drawn = {name: trace.nodes[name]["value"] for name in laws.laws}
-    assert not pyro.get_param_store().keys()
     model.scale = drawn.pop("scale")
-    loc, z = drawn.pop("loc"), trace.nodes["z"]["value"]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in drawn:
                 parameter.copy_(drawn[name])
-        pyro.param("loc", loc, constraint=dist.constraints.unit_interval)
-        again = pyro.poutine.trace(pyro.condition(model, {"z": z})).get_trace(x)
-    for name in ("z", "x"):
-        assert trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]).item() == pytest.approx(
-            again.nodes[name]["fn"].log_prob(again.nodes[name]["value"]).item(), rel=1e-10
-        )
-    pyro.clear_param_store()
+    again = pyro.poutine.trace(pyro.condition(model, {"z": trace.nodes["z"]["value"]})).get_trace(x)
+    assert torch.allclose(again.nodes["z"]["fn"].base_dist.scale, trace.nodes["z"]["fn"].base_dist.scale)
+    assert torch.allclose(again.nodes["x"]["fn"].base_dist.loc, trace.nodes["x"]["fn"].base_dist.loc)
+
+
+def test_parameters_from_the_store_take_the_values_that_are_drawn():
+    def model():
+        loc = pyro.param("loc", torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+        pyro.sample("z", dist.Normal(loc, 1.0))
+
+    laws = WithParameters(model, dist.Beta(2.0, 2.0), (), {})
+    nodes = pyro.poutine.trace(laws).get_trace().nodes
+    assert torch.equal(nodes["z"]["fn"].loc, nodes["loc"]["value"])
+    assert not pyro.get_param_store().keys()
+    with pytest.raises(OptionError, match="'loc' must be continuous"):
+        WithParameters(model, dist.Gamma(2.0, 2.0), (), {})
 
 
 @pytest.mark.usefixtures("quick_to_compile")
 def test_parameters_in_all_places_are_replayed():
     x = torch.tensor([0.7])
-    agrees(WithParameters(Positive(), dist.Beta(2.0, 2.0), (x,), {}), x)
+    agrees(WithParameters(Positive(), dist.Gamma(2.0, 2.0), (x,), {}), x)
 
 
 def test_priors_that_do_not_fit_are_refused():
@@ -678,6 +674,24 @@ def test_unknown_operation_is_named_with_its_site():
         pyro.sample("y", dist.Normal(torch.linalg.lu_factor(torch.eye(2) + z.diag())[0].sum(), 1.0), obs=torch.ones(()))
 
     with pytest.raises(ModelError, match=r"lu_factor.*site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
+        nuts(model, progress=False)
+
+
+def test_a_part_that_is_written_to_is_named():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([1, 3]).to_event(2))
+        pyro.sample("y", dist.Normal(F.pad(z, (1, 1), mode="circular").square().sum(), 1.0), obs=torch.ones(()))
+
+    with pytest.raises(ModelError, match=r"aten.copy_.*after site 'z' \(test_reference.py, line \d+\)"):
+        nuts(model, progress=False)
+
+
+def test_an_operation_with_arguments_that_jax_does_not_take_is_named_with_its_site():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        pyro.sample("y", dist.Normal(z[z > 0].sum(), 1.0), obs=torch.ones(()))
+
+    with pytest.raises(ModelError, match=r"aten.index.*after site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
         nuts(model, progress=False)
 
 

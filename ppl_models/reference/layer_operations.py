@@ -88,7 +88,7 @@ def _avg_pool(dims: int) -> Function:
     ) -> Any:
         kernel = _of_each(kernel, dims)
         stride, padding = (_of_each(n, dims) for n in (stride or kernel, padding))
-        lead, sizes = (1,) * (x.ndim - dims), x.shape[-dims:]
+        sizes = x.shape[-dims:]
         beyond = [_overshoot(*each, 1, ceil) for each in zip(sizes, kernel, stride, padding, strict=True)]
         pads = [(p, p + extra) for p, extra in zip(padding, beyond, strict=True)]
 
@@ -126,6 +126,18 @@ def _adaptive_max_pool(x: Any, shape: Sequence[int]) -> Any:
     windows = [_windows(x.shape[dim], out) for dim, out in zip(dims, shape, strict=True)]
     found = jnp.stack([x[(..., *window)].max(dims) for window in product(*windows)], -1)
     return found.reshape(*x.shape[: -len(shape)], *shape), None
+
+
+def _upsample_bilinear(x: Any, shape: Sequence[int], align_corners: bool, *scales: float | None) -> Any:
+    for axis, out, scale in zip((-2, -1), shape, scales or (None, None), strict=True):
+        size = x.shape[axis]
+        if align_corners:
+            at = np.linspace(0, size - 1, out)
+        else:
+            at = np.maximum((np.arange(out) + 0.5) * (size / out if scale is None else 1 / scale) - 0.5, 0)
+        weights = np.maximum(1 - np.abs(np.minimum(at, size - 1)[:, None] - np.arange(size)), 0)
+        x = jnp.moveaxis(jnp.tensordot(x, weights, ([axis], [1])), -1, axis)
+    return x
 
 
 # ------------------------------------------------------------------------------------------------------- normalisations
@@ -190,6 +202,7 @@ LAYERS: dict[Any, Function] = {
     A._adaptive_avg_pool3d: _adaptive_avg_pool,
     A.adaptive_max_pool2d: _adaptive_max_pool,
     A.adaptive_max_pool3d: _adaptive_max_pool,
+    A.upsample_bilinear2d: _upsample_bilinear,
     A.native_layer_norm: _layer_norm,
     A.native_group_norm: _group_norm,
     A.native_batch_norm: _batch_norm,

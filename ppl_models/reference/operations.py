@@ -160,6 +160,7 @@ ELEMENTWISE: dict[Any, Function] = {
     A.xlogy: special.xlogy,
     A.special_xlog1py: special.xlog1py,
     A.special_entr: special.entr,
+    A.special_zeta: special.zeta,
     A.logit: _logit,
     A.isnan: jnp.isnan,
     A.isinf: jnp.isinf,
@@ -219,6 +220,25 @@ def _sort(x: Any, dim: int = -1, descending: bool = False, stable: bool | None =
     return jnp.take_along_axis(x, index, dim), index
 
 
+def _topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Any, Any]:
+    values, index = _sort(x, dim, descending=largest)
+    return lax.slice_in_dim(values, 0, k, axis=dim), lax.slice_in_dim(index, 0, k, axis=dim)
+
+
+def _kth(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    values, index = _sort(x, dim)
+    at = jnp.asarray([k - 1] if keepdim else k - 1)
+    return jnp.take(values, at, dim), jnp.take(index, at, dim)
+
+
+def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    return _kth(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+def _place(places: Any, x: Any, right: bool = False, side: str | None = None) -> Any:
+    return jnp.searchsorted(places, x, side=side or ("right" if right else "left"))
+
+
 REDUCTIONS: dict[Any, Function] = {
     A.sum: _reduce(jnp.sum),
     A.mean: _reduce(jnp.mean),
@@ -242,7 +262,17 @@ REDUCTIONS: dict[Any, Function] = {
     A.cumsum: lambda x, dim, dtype=None: jnp.cumsum(x, axis=dim),
     A.cumprod: lambda x, dim, dtype=None: jnp.cumprod(x, axis=dim),
     A.logcumsumexp: lambda x, dim: lax.cumlogsumexp(x, axis=dim % x.ndim),
+    A.cummax: lambda x, dim: (lax.cummax(x, axis=dim % x.ndim), None),
+    A.cummin: lambda x, dim: (lax.cummin(x, axis=dim % x.ndim), None),
     A.sort: _sort,
+    A.topk: _topk,
+    A.kthvalue: _kth,
+    A.median.default: lambda x: _median(x.reshape(-1))[0],
+    A.median.dim: _median,
+    A.bucketize.Tensor: lambda x, places, out_int32=False, right=False: _place(places, x, right),
+    A.searchsorted.Tensor: lambda places, x, out_int32=False, right=False, side=None, sorter=None: _place(
+        places, x, right, side
+    ),
 }
 
 

@@ -99,31 +99,27 @@ def _find(model: Callable[..., Any], args: Any, kwargs: Any) -> list[Parameter]:
             if value is not None and value.requires_grad:
                 first = found.get(id(value)) or _of_module(prefix, part, key, value)
                 found[id(value)] = Parameter(first.name, first.value, first.constraint, (*first.places, (part, key)))
-    store = pyro.get_param_store()
-    quiet = pyro.validation_enabled(False)
+    store, quiet = pyro.get_param_store(), pyro.validation_enabled(False)
     with store.scope(store.get_state()), torch.random.fork_rng(), torch.no_grad(), outside_plates(), quiet:
-        with poutine.block(), poutine.trace() as captured:
+        with poutine.block(), _Seen() as seen:
             Feasible()(model)(*args, **kwargs)
-        nodes: dict[str, Any] = captured.trace.nodes
-        for name, node in nodes.items():
-            if node["type"] != "param" or name not in store:
-                continue
-            leaf = node["value"].unconstrained()
-            if not leaf.requires_grad or id(leaf) in found:
+        for name, (value, constraint) in seen.parameters.items():
+            leaf = value.unconstrained() if hasattr(value, "unconstrained") else value
+            if not leaf.requires_grad or id(leaf) in found:  # a PyroModule shows its own, too
                 continue
             if "$$$" in name:
                 raise ModelError(
                     f"a module that the model only shows to pyro.module cannot be learned; got {name!r}. Let a "
                     "PyroModule hold it, or hold it at its value by requires_grad_(False)."
                 )
-            found[id(leaf)] = Parameter(name, node["value"].detach().clone(), node["kwargs"]["constraint"])
+            found[id(leaf)] = Parameter(name, value.detach().clone(), constraint)
     if not found:
         raise ModelError(
             "learn='parameters' needs parameters that require gradients, of the module that is the model or from "
             "pyro.param; got none. Give a module as the model, or leave learn out."
         )
     for each in found.values():
-        if each.name in nodes and nodes[each.name]["type"] == "sample":
+        if each.name in seen.sites:
             raise ModelError(f"a parameter must not be named as a sample site; got {each.name!r} twice. Rename one.")
     return list(found.values())
 
@@ -157,8 +153,8 @@ def _law(parameter: Parameter, prior: Prior) -> Any:
         batch = shape[: max(0, len(shape) - len(law.event_shape))]
         expanded = law.expand(batch).to_event(len(batch))
     except (RuntimeError, ValueError):  # it has more elements than that
-        expanded = law
-    if expanded.event_shape != shape:
+        expanded = None
+    if expanded is None or expanded.event_shape != shape:
         raise OptionError(
             f"prior of {name!r} must have the parameter's shape {tuple(shape)}, or one that is repeated to it; got "
             f"{tuple(law.batch_shape + law.event_shape)}."
@@ -198,6 +194,21 @@ def _tell(part: nn.Module) -> None:
     """A recurrent layer keeps a list of its parameters."""
     if isinstance(part, nn.RNNBase):
         part._flat_weights = [part._parameters[name] for name in part._flat_weights_names]
+
+
+class _Seen(Messenger):
+    """Notes the names of sample sites, and of each parameter the value and its constraint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: set[str] = set()
+        self.parameters: dict[str, tuple[Any, Any]] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites.add(msg["name"])
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        self.parameters[msg["name"]] = msg["value"], msg["kwargs"]["constraint"]
 
 
 class _Stored(Messenger):
