@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guides.errors import PplError
-from ppl_models import check_command, data_command
+from ppl_models import check_command, data_command, reproduce_command
 
 if TYPE_CHECKING:
     from ppl_models.demo import DemoResult, Row
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_command.app, name="data")
+app.add_typer(reproduce_command.app, name="reproduce")
 app.command("check")(check_command.check_run)
 
 

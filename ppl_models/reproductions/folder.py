@@ -129,19 +129,20 @@ class ReportFolder:
         """Write a verdict as ``verdicts/NAME.json``."""
         return self._write(self.path / "verdicts" / f"{name}.json", verdict.to_json())
 
-    def table(self, name: str, table: pd.DataFrame, *, caption: str, show: int | None = None) -> Path:
+    def table(self, name: str, table: pd.DataFrame, *, caption: str, listed: bool = True) -> Path:
         """Write a table as ``tables/NAME.csv`` and ``.md``, and put it into the report.
 
         Args:
             name: Of the files.
             table: Its columns are written, its index is not.
             caption: A sentence or two that stand above it.
-            show: How many significant digits the Markdown has; 4 if not given. The CSV has all.
+            listed: Whether the report shows its rows, or only where they are.
         """
         path = self._write(self.path / "tables" / f"{name}.csv", table.to_csv(index=False))
-        text = _markdown(table, 4 if show is None else show)
+        text = _markdown(table)
         self._write(self.path / "tables" / f"{name}.md", text)
-        self._sections.append(f"{caption}\n\n{text}\n[{name}.csv](tables/{name}.csv)")
+        rows = f"{text}\n" if listed else ""
+        self._sections.append(f"{caption}\n\n{rows}[{name}.csv](tables/{name}.csv)")
         return path
 
     def figure(self, name: str, figure: Figure, *, caption: str) -> Path:
@@ -193,14 +194,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _markdown(table: pd.DataFrame, digits: int) -> str:
-    """A pipe table; numbers to the right, missing ones empty."""
+def _markdown(table: pd.DataFrame) -> str:
+    """A pipe table; numbers to the right and with four digits, missing ones empty."""
 
     def cell(value: Any) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, float):
-            return f"{value:.{digits}g}"
+            return f"{value:.4g}"
         return str(value).replace("|", "\\|")
 
     numeric = [table[column].dtype.kind in "if" for column in table]

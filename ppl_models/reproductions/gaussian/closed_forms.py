@@ -6,14 +6,13 @@ All are squared errors of the scales, :math:`\sum_j (\hat\sigma_j - \sigma_j)^2`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 __all__ = [
     "doubled_iaf_error",
     "planar_error",
+    "planar_gap",
     "volume_error",
     "volume_gap",
 ]
@@ -47,7 +46,8 @@ def planar_error(scale: Tensor, *, factor: float = 1.0, layers: int = 1) -> floa
     Args:
         scale: The true scales, ``(d,)``.
         factor: c.
-        layers: K, with parameters of their own. Layers that share theirs, as the study's did, count as one.
+        layers: K, with parameters of their own; those that share theirs, as the study's did, count as one; 0 for a
+            guide that leaves N(0, I) as it is.
 
     Example:
         >>> from ppl_models.reproductions.gaussian.data import truth
@@ -58,19 +58,38 @@ def planar_error(scale: Tensor, *, factor: float = 1.0, layers: int = 1) -> floa
     return (max(len(scale) - layers, 0) / len(scale) * each.sum()).item()
 
 
-def volume_gap(scale: Tensor, count: int) -> float:
-    r"""The least gap, in nats, of any Hamiltonian guide over N(0, I), whatever K and tempering.
+def volume_gap(scale: Tensor, count: int, *, blocks: int = 2) -> float:
+    r"""The least gap, in nats, of a guide over N(0, I) that keeps volume, whatever else it does.
 
-    .. math:: \sum_j \sqrt{a_j} - 1 - \tfrac12 \log a_j, \qquad a_j = 1 + N / \sigma_j^2
+    .. math:: \tfrac12 \sum_j n a_j^{1/n} - n - \log a_j, \qquad a_j = 1 + N / \sigma_j^2
 
-    for the map of position and momentum keeps volume, and the posterior has a fraction :math:`a^{-1/2}` of it.
+    The posterior is independent normals with precisions :math:`a_j`. A volume-preserving map on n standard normal
+    blocks per coordinate, of which one becomes the latent, has at the end a covariance S with :math:`\det S \ge 1`, and
+    this is the least of :math:`\tfrac12 (\mathrm{tr}(A S) - n - \log \det A)` with A = diag(a, 1, ..., 1).
 
     Args:
         scale: The model's scales, ``(d,)``.
         count: N.
+        blocks: n: 2 for Hamiltonian guides, position and momentum, whatever K and tempering; K + 1 for annealed ones,
+            with their K - 1 refreshments.
     """
     a = 1 + count / scale.square()
-    return (a.sqrt() - 1 - 0.5 * a.log()).sum().item()
+    return 0.5 * (blocks * (a ** (1 / blocks) - 1) - a.log()).sum().item()
+
+
+def planar_gap(scale: Tensor, count: int, *, layers: int) -> float:
+    """The least gap, in nats, of planar layers over N(0, I).
+
+    They leave N(0, 1) in d - K directions, whose posterior variances are no larger than the d - K largest
+    (interlacing).
+
+    Args:
+        scale: The model's scales, ``(d,)``.
+        count: N.
+        layers: K.
+    """
+    a = 1 + count / scale.square()
+    return 0.5 * (a - 1 - a.log()).sort().values[: max(len(scale) - layers, 0)].sum().item()
 
 
 def volume_error(scale: Tensor, count: int) -> float:
@@ -89,5 +108,3 @@ def volume_error(scale: Tensor, count: int) -> float:
     for _ in range(200):  # a contraction: the derivative of the right side is below 1 / 2 wherever it is iterated
         variance = scale.square() + (1 + count / variance).rsqrt()
     return (variance.sqrt() - scale).square().sum().item()
-
-

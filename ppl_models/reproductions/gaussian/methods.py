@@ -9,7 +9,7 @@ from typing import Any
 
 from guides import Guide, HamiltonianGuide, IAFGuide, MeanFieldGuide, PlanarGuide
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
-from ppl_models.reproductions.gaussian import published
+from ppl_models.reproductions.gaussian.closed_forms import planar_gap, volume_gap
 
 __all__ = ["LEARNED", "METHODS", "SETTINGS", "STANDARD", "Method", "Round"]
 
@@ -40,7 +40,6 @@ class Method:
         options: Of the guide.
         standard: Further ones, with the study's base.
         hidden: Whether the guide has a hidden layer, of d + 100 units as the study's.
-        standard_exact: Whether the guide can be exact on that base.
         rounds: How it is fitted with a learned base; before each the latent is whitened anew where the model is then.
         standard_rounds: How with the study's.
     """
@@ -50,7 +49,6 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     standard: dict[str, Any] = field(default_factory=dict)
     hidden: bool = False
-    standard_exact: bool = False
     rounds: tuple[Round, ...] = (Round(600, 0.1), Round(300, 1e-2))
     standard_rounds: tuple[Round, ...] = (Round(1000, 0.05),)
 
@@ -69,6 +67,15 @@ class Method:
         base = MeanFieldGuide(model, init_scale=1.0).setup(data).requires_grad_(False)
         return self.guide(model, base=base, **options).setup(data)
 
+    def least_gap(self, setting: str, model: OffsetGaussian, count: int) -> float:
+        """The gap, in nats, that no fit can be below."""
+        if setting == LEARNED or self.guide in (IAFGuide, MeanFieldGuide):
+            return 0.0
+        scale = model.scale.detach()
+        if self.guide is HamiltonianGuide:
+            return volume_gap(scale, count)
+        return planar_gap(scale, count, layers=self.options["num_layers"])
+
     def rounds_of(self, setting: str) -> tuple[Round, ...]:
         """How it is fitted."""
         return self.rounds if setting == LEARNED else self.standard_rounds
@@ -86,12 +93,11 @@ METHODS: dict[str, Method] = {
     for each in (
         Method("HVAE K=1", HamiltonianGuide, {"num_steps": 1, **_TEMPERED}),
         Method("HVAE K=10", HamiltonianGuide, {"num_steps": 10, **_TEMPERED}),
-        Method("IAF", IAFGuide, {"num_layers": 1}, hidden=True, standard_exact=True),
+        Method("IAF", IAFGuide, {"num_layers": 1}, hidden=True),
         Method("planar K=1", PlanarGuide, {"num_layers": 1}, **_PLANAR),
         Method("planar K=30", PlanarGuide, {"num_layers": 30}, **_PLANAR),
-        Method("mean-field VB", MeanFieldGuide, standard={"init_scale": math.e}, standard_exact=True),
+        Method("mean-field VB", MeanFieldGuide, standard={"init_scale": math.e}),
         Method("HVAE K=1, no tempering", HamiltonianGuide, {"num_steps": 1, **_UNTEMPERED}),
         Method("HVAE K=10, no tempering", HamiltonianGuide, {"num_steps": 10, **_UNTEMPERED}),
     )
 }
-assert tuple(METHODS) == published.METHODS

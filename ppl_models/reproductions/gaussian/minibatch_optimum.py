@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-
 __all__ = ["MinibatchOptimum", "hamiltonian_gap", "minibatch_optimum"]
 
 #: The study's minibatches, cut in the order of the data: of 10,000 the last one has 16.
@@ -111,6 +109,4 @@ def minibatch_optimum(x: Tensor, *, tempering: bool = True, batch_size: int | No
 
     optimizer.step(closure)
     with torch.no_grad():
-        return MinibatchOptimum(
-            offset.detach(), log_scale.exp(), log_temperature.exp().item(), -loss().item() * len(x)
-        )
+        return MinibatchOptimum(offset.detach(), log_scale.exp(), log_temperature.exp().item(), -loss().item() * len(x))
