@@ -86,7 +86,7 @@ def _numbers(name: str, text: str | None) -> list[int] | None:
 
 
 def _show(report: Report, *, as_json: bool) -> None:
-    """Print the report's tables, and where it is."""
+    """Print the first of the report's tables and what was to be reached, and where all of it is."""
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, allow_nan=False))
         return
@@ -95,8 +95,9 @@ def _show(report: Report, *, as_json: bool) -> None:
     from rich.table import Table
 
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-    for name, content in report.tables.items():
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=name, title_justify="left")
+    for name in dict.fromkeys([next(iter(report.tables)), *({"goals"} & set(report.tables))]):
+        content = report.tables[name]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in content:
             table.add_column(str(column), justify="right" if content[column].dtype.kind in "if" else "left")
         for row in content.itertuples(index=False):
@@ -109,4 +110,6 @@ def _show(report: Report, *, as_json: bool) -> None:
 def _cell(value: object) -> str:
     if value is None or value != value:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

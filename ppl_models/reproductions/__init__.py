@@ -11,5 +11,6 @@ from ppl_models.reproductions.report import Report
 
 __all__ = ["REPRODUCTIONS", "Job", "Report", "ReportFolder", "reproduce_gaussian", "run_jobs"]
 
-#: By name: functions with the options ``out``, ``full``, ``seed``, ``processes`` and ``progress``, and some of their own.
+#: By name: functions with the options ``out``, ``full``, ``seed``, ``processes`` and ``progress``, and others of their
+#: own.
 REPRODUCTIONS: dict[str, Callable[..., Report]] = {"gaussian": reproduce_gaussian}

@@ -21,7 +21,8 @@ STUDY_SEED = 12345
 def truth(dim: int) -> tuple[Tensor, Tensor]:
     r"""Compute the offsets and scales that make the data, each ``(d,)``, in float64.
 
-    .. math:: r_j = j - \tfrac{d + 1}2, \qquad \Delta_j = \tfrac{r_j}5, \qquad \sigma_j = 3.6 \frac{r_j^2}{(d - 1)^2} + 0.1
+    .. math::
+        r_j = j - \tfrac{d + 1}2, \qquad \Delta_j = \tfrac{r_j}5, \qquad \sigma_j = 3.6 \frac{r_j^2}{(d - 1)^2} + 0.1
 
     Example:
         >>> offset, scale = truth(25)

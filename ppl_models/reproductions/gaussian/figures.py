@@ -36,7 +36,7 @@ _LEAST_GAP = 1e-3
 
 
 def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Errors of offsets and scales against truth by d: means over the data sets, and bands from the least to the largest.
+    """Draw errors of offsets and scales against truth by d: means over data sets, bands from the least to the largest.
 
     Args:
         rows: Of all fits.
@@ -62,13 +62,14 @@ def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_ylabel(f"squared error of the {name}")
     for pair in grid:
         _same_limits(pair)
-    grid[0][0].plot([], [], "o", mfc="none", mec="#777777", ms=7, label="published")
+    if {cell.dim for cell in published()} & set(table["d"]):
+        grid[0][0].plot([], [], "o", mfc="none", mec="#777777", ms=7, label="published")
     _legend(figure, grid[0][0])
     return figure
 
 
 def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Log evidence at the maximum-likelihood estimate less ELBO, by d, with the limit of guides that keep volume.
+    """Draw log evidence at the maximum-likelihood estimate less ELBO, by d, with the limit of guides that keep volume.
 
     Args:
         rows: Of all fits.
@@ -104,7 +105,7 @@ def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def learning_figure(results: Sequence[Mapping[str, Any]], dim: int) -> Figure:
-    """Learning curves of one d, against steps: the bound, and the errors against the maximum-likelihood estimate.
+    """Draw learning curves of one d, against steps: the bound, and the errors against the maximum-likelihood estimate.
 
     Args:
         results: Of all fits.
@@ -159,7 +160,7 @@ def learning_figure(results: Sequence[Mapping[str, Any]], dim: int) -> Figure:
 
 
 def posteriors_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """Each guide's posterior beside NUTS's, coordinate by coordinate: means, and standard deviations.
+    """Draw each guide's posterior beside NUTS's, coordinate by coordinate: means, and standard deviations.
 
     Args:
         results: Of the fits that were judged.

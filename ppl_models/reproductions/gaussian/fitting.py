@@ -109,7 +109,10 @@ def fit_method(
 
     def optimizer(parameters: Iterable[Tensor], *, lr: float) -> torch.optim.Optimizer:
         others = [each for each in parameters if each is not model.offset]
-        groups = [{"params": [model.offset], "lr": lr * max(1.0, model.dim / 100)}, {"params": others}]
+        groups: list[dict[str, Any]] = [
+            {"params": [model.offset], "lr": lr * max(1.0, model.dim / 100)},
+            {"params": others},
+        ]
         adam = torch.optim.Adam(groups, lr=lr)
         adam.register_step_post_hook(curve.after_step)
         return adam
@@ -186,7 +189,7 @@ def measure(
         Squared errors ``Delta``, ``Sigma`` and ``theta`` (the sum) against truth, the same ``... against ML``, those of
         the ML estimate itself (``ML ...``), ``location``, :math:`|\Delta + E_q z - \bar x|^2`, all in the data's units
         squared; in nats, ``elbo`` and its ``standard error``, ``log evidence`` at the fitted parameters and ``ML log
-        evidence`` at the best ones, ``gap`` and ``gap to ML``: these two less the ELBO; and ``seconds`` and ``skipped``.
+        evidence`` at the best ones, ``gap`` and ``gap to ML``: these two less the ELBO; ``seconds``, ``skipped``.
     """
     model = fitted.model
     best = model.maximum_likelihood(data)

@@ -97,7 +97,7 @@ def _judge(
     folder.verdict(key, verdict)
     moments: dict[str, list[float]] = {}
     for name, source in (("guide", own), ("nuts", reference)):
-        values = torch.as_tensor(source.posterior[site].values).flatten(0, 1).double()
+        values = torch.as_tensor(source["posterior"][site].values).flatten(0, 1).double()
         moments |= {f"{name} mean": values.mean(0).tolist(), f"{name} sd": values.std(0).tolist()}
     return moments, verdict.level
 

@@ -13,7 +13,7 @@ from ppl_models.reproductions.gaussian.figures import errors_figure, gaps_figure
 from ppl_models.reproductions.gaussian.methods import METHODS, SETTINGS
 from ppl_models.reproductions.gaussian.pieces import closed_forms_job, fit_job, fit_key
 from ppl_models.reproductions.gaussian.published import DIMS
-from ppl_models.reproductions.gaussian.tables import compared, draws_of_z, goals, summary
+from ppl_models.reproductions.gaussian.tables import compared, draws_of_z, goals, headline, summary
 from ppl_models.reproductions.jobs import Job, run_jobs
 from ppl_models.reproductions.report import Report
 
@@ -115,12 +115,13 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     rows = [result["row"] for result in fits]
     reached = goals(rows)
     table = compared(rows, forms)
-    tables = {"summary": summary(rows), "published": table, "goals": pd.DataFrame(reached)}
+    tables = {"headline": headline(rows), "summary": summary(rows), "goals": pd.DataFrame(reached)}
 
     folder.text(INTRODUCTION)
     folder.text("## What was to be reached")
     folder.table("goals", tables["goals"], caption="With a learned base, over all fits:")
     folder.text("## Against d")
+    folder.table("headline", tables["headline"], caption=HEADLINE)
     folder.figure(
         "errors",
         errors_figure(rows),
@@ -129,6 +130,7 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     folder.figure("gaps", gaps_figure(rows), caption="What each ELBO lacks of the log evidence.")
     folder.table("summary", tables["summary"], caption=SUMMARY)
     if len(table):
+        tables["published"] = table
         folder.text("## The published numbers")
         folder.table("published", table, caption=PUBLISHED)
     if forms:
@@ -144,8 +146,8 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     if judged:
         folder.text("## Beside NUTS")
         caption = (
-            f"d = {dims[0]}, first data set: each point is a coordinate of the latent, under the guide and under NUTS at "
-            "the same fitted parameters; and the verdict on the guide."
+            f"d = {dims[0]}, first data set: each point is a coordinate of the latent, under the guide and under NUTS "
+            "at the same fitted parameters; and the verdict on the guide."
         )
         folder.figure("posteriors", posteriors_figure(judged), caption=caption)
     folder.text("## All fits")
@@ -168,6 +170,10 @@ here has its yardstick.
 *As published* means the study's base: N(0, I), not learned, for z. *Put right* means a learned base in units of
 Laplace's approximation, and the latent z + Δ, of which the data speak directly. Both maximise the right ELBO of all
 data, which the study did not: what its objectives have their optimum at stands in a column of its own."""
+
+HEADLINE = """\
+Squared errors of σ against truth, and what the ELBO lacks of the log evidence at the ML estimate, in nats; means over
+the data sets. ML's own error of σ stands beside them."""
 
 SUMMARY = """\
 Means over the data sets. *theta, Delta, Sigma*: squared errors against truth, Δ and σ together, of Δ and of σ;

@@ -11,7 +11,7 @@ from ppl_models.reproductions.gaussian.published import published
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compared", "draws_of_z", "goals", "summary", "why"]
+__all__ = ["compared", "draws_of_z", "goals", "headline", "summary", "why"]
 
 Result = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ MOST_GAP, MOST_DISTANCE = 1.0, 1e-4
 
 
 def summary(rows: Sequence[Result]) -> pd.DataFrame:
-    """Means over the data sets, one row for each d, setting and method; standard errors are those of the means."""
+    """Take means over the data sets, one row for each d, setting and method; standard errors are those of the means."""
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
@@ -49,8 +49,24 @@ def summary(rows: Sequence[Result]) -> pd.DataFrame:
     return _ordered(means.reset_index())
 
 
+def headline(rows: Sequence[Result]) -> pd.DataFrame:
+    """Show the errors of the scales and the gaps, as published and put right, one row for each d and method."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    found = table.groupby(["d", "method"], sort=False)[["ML Sigma"]].mean()
+    cells = {(cell.dim, cell.method): cell.value for cell in published() if cell.quantity == "Sigma"}
+    found["published Sigma"] = [cells.get(key, float("nan")) for key in found.index]
+    for quantity in ("Sigma", "gap to ML", "seconds"):
+        means = table.groupby(["setting", "d", "method"])[quantity].mean()
+        for setting in SETTINGS:
+            if setting in set(table["setting"]):
+                found[f"{quantity}, {setting}"] = means[setting]
+    return _ordered(found.reset_index())
+
+
 def compared(rows: Sequence[Result], forms: Mapping[int, Result]) -> pd.DataFrame:
-    """The study's cells beside what its objectives have their optimum at, and beside ours, with the reason.
+    """Put the study's cells beside what its objectives have their optimum at, and beside ours, with the reason.
 
     Args:
         rows: Of all fits.
@@ -130,7 +146,7 @@ DIVERGED = ("planar K=1", 300)
 
 
 def draws_of_z(forms: Mapping[int, Result]) -> pd.DataFrame:
-    """|x̄ − Δ|² of the study's three data sets, drawn for all methods and once more for the IAF, and what it published."""
+    """Show |x̄ − Δ|² of the study's data sets, those for all methods and those of the IAF, and what was published."""
     import pandas as pd
 
     cells = {(cell.dim, cell.method): cell.value for cell in published() if cell.quantity == "Delta"}
@@ -154,7 +170,7 @@ def draws_of_z(forms: Mapping[int, Result]) -> pd.DataFrame:
 
 
 def goals(rows: Sequence[Result]) -> list[dict[str, Any]]:
-    """The numbers to reach, each with the worst fit: what it is, its value, the most it may be, and whether it is."""
+    """Hold the worst fits against what was to be reached, and list those that are better than they can be."""
     learned = [row for row in rows if row["setting"] == LEARNED]
     told = []
     for what, most in (("gap to ML", MOST_GAP), ("location", MOST_DISTANCE)):
@@ -187,4 +203,5 @@ def goals(rows: Sequence[Result]) -> list[dict[str, Any]]:
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """By d, then setting, then method, as they are listed."""
     order = {name: i for i, name in enumerate([*SETTINGS, *METHODS])}
-    return table.sort_values(["d", "setting", "method"], key=lambda c: c.map(order) if c.name != "d" else c)
+    by = [name for name in ("d", "setting", "method") if name in table]
+    return table.sort_values(by, key=lambda c: c.map(order) if c.name != "d" else c)
