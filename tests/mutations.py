@@ -58,6 +58,7 @@ CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
 CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
+REPRODUCTIONS = "tests/test_reproductions.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -821,6 +822,95 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
     ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
     ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
+    # Reproductions.
+    ("ppl_models/gaussian.py", "dist.Normal(offset, 1.0)", "dist.Normal(0 * offset, 1.0)", GAUSSIAN),
+    (
+        "ppl_models/gaussian.py",
+        'pyro.deterministic("z", location - offset',
+        'pyro.deterministic("z", location + offset',
+        GAUSSIAN,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(math.sqrt(2) - 1) ** 2",
+        "(math.sqrt(3) - 1) ** 2",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(factor * scale.square() + 1)",
+        "(scale.square() + 1)",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "blocks * (a ** (1 / blocks) - 1) - a.log()",
+        "blocks * (a ** (1 / blocks) - 1) + a.log()",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(a - 1 - a.log()).sort()",
+        "(a - 1 - a.log()).sort(descending=True)",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/data.py",
+        "        if after_network:\n            _draw_network(dim)\n",
+        "",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/data.py",
+        "torch.set_default_dtype(torch.float32)",
+        "torch.set_default_dtype(torch.float64)",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/gaussian/data.py", "seed=seed + i", "seed=seed", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/gaussian/minibatch_optimum.py",
+        "turn.square() + 0.25 * squared",
+        "turn.square() + 0.5 * squared",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/gaussian/minibatch_optimum.py", "BATCH_SIZE = 256", "BATCH_SIZE = 512", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/published.py", "0.0403, 0.0383, 1.142", "0.0403, 0.0383, 1.242", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/methods.py", '.setup(data, init="laplace")', ".setup(data)", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/methods.py", "centred=setting == LEARNED", "centred=False", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/gaussian/fitting.py",
+        '        "gap to ML": highest - elbo,',
+        '        "gap to ML": own - elbo,',
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/fitting.py",
+        'if not record["skipped"]]\n',
+        'if not record["skipped"]][::-1]\n',
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/tables.py",
+        'means["standard error"] / grouped.size()',
+        'means["standard error"]',
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/jobs.py", "if folder.result(job.key) is None]", "if True]", REPRODUCTIONS),
+    ("ppl_models/reproductions/jobs.py", "            process.terminate()\n", "            pass\n", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/folder.py",
+        '        if settings != config["settings"]:\n',
+        "        if False:\n",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/folder.py", "        if found != self.name:\n", "        if False:\n", REPRODUCTIONS),
+    ("ppl_models/reproductions/folder.py", '.replace("|", "\\\\|")', "", REPRODUCTIONS),
+    (
+        "ppl_models/reproduce_command.py",
+        'name.strip() for name in methods.split(";")',
+        'name.strip() for name in methods.split(",")',
+        REPRODUCTIONS,
+    ),
 ]
 
 
