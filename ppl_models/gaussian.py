@@ -92,7 +92,7 @@ class OffsetGaussian(PyroModule):
     of ``x`` is the summary. Called with ``None`` and ``num=N``, it generates.
 
     A fit of :math:`\Delta` and of a guide of z has to move both in opposite directions, along a ridge that is
-    :math:`1 + N / \sigma^2` times as flat as it is wide across. Centred, the latent is the site ``location``,
+    :math:`N / \sigma^2` times as flat as it is steep across. Centred, the latent is the site ``location``,
     :math:`z + \Delta`, which the data speak of directly, and ``z`` is computed from it: the same law of data and z.
 
     Args:

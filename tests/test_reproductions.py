@@ -110,15 +110,14 @@ def test_the_gap_of_one_leapfrog_step_is_that_of_the_guide():
 
 
 def test_the_minibatch_optimum_of_all_data_is_the_volume_s():
-    x = own_data(3, num_data=2000)
+    x = own_data(1, num_data=2000)
     best = minibatch_optimum(x, batch_size=None)
     model = model_at(best.offset, best.scale)
-    lacking = model.log_evidence(x).item() - best.elbo
     least = volume_gap(best.scale, 2000)
-    # One temperature for three coordinates loses a little.
-    assert least < lacking < 1.1 * least
-    again = model_at(best.offset, best.scale * 1.02)
-    assert again.log_evidence(x).item() - volume_gap(again.scale, 2000) < best.elbo
+    assert model.log_evidence(x).item() - best.elbo == pytest.approx(least, abs=1e-4)
+    for factor in (0.99, 1.01):
+        other = model_at(best.offset, best.scale * factor)
+        assert other.log_evidence(x).item() - volume_gap(other.scale, 2000) < best.elbo
 
 
 def test_least_gaps_by_hand():
@@ -131,10 +130,10 @@ def test_least_gaps_by_hand():
 # ------------------------------------------------------------------------------------------------------------- fits
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_put_right_reaches_the_evidence_at_maximum_likelihood(method):
+@pytest.mark.parametrize("method", ["HVAE K=1", "IAF", "planar K=1", "mean-field VB"])
+def test_put_right_a_method_reaches_the_evidence_at_maximum_likelihood(method):
     data = data_sets(3, sets=1, num_data=500)[0]
-    numbers = measure(fit_method(METHODS[method], LEARNED, data), data, truth(3), draws=2000)
+    numbers = measure(fit_method(METHODS[method], LEARNED, data, steps=0.5), data, truth(3), draws=2000)
     assert numbers["gap to ML"] < 0.1
     assert numbers["location"] < 1e-4 * 20  # 500 data in place of 10,000
     assert numbers["Sigma against ML"] < 1e-6
@@ -151,7 +150,8 @@ def test_as_published_no_fit_beats_its_limit():
     assert numbers["gap to ML"] == pytest.approx(numbers["gap"] + numbers["ML log evidence"] - numbers["log evidence"])
     assert fitted.curve.step[-1] == 500
     assert fitted.curve.scale[-1] == pytest.approx(numbers["Sigma against ML"])
-    assert fitted.curve.elbo[-1] == pytest.approx(numbers["elbo"], abs=0.2 * least)
+    # A point is the mean of four steps with ten draws each: a hundredth of the 4000.
+    assert fitted.curve.elbo[-1] == pytest.approx(numbers["elbo"], abs=5 * 10 * numbers["standard error"])
 
 
 def test_own_data_do_not_depend_on_what_was_drawn_before():
