@@ -26,7 +26,7 @@ def truth(dim: int) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> offset, scale = truth(25)
-        >>> round(offset.square().sum().item(), 1), scale.min().item(), scale.max().item()
+        >>> round(offset.square().sum().item(), 1), round(scale.min().item(), 6), round(scale.max().item(), 6)
         (52.0, 0.1, 1.0)
     """
     if whole_number("dim", dim, least=1) == 1:
