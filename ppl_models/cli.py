@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guides.errors import PplError
-from ppl_models import check_command, data_command, params_command, study_command, train_command
+from ppl_models import (
+    check_command,
+    data_command,
+    params_command,
+    reproduce_command,
+    study_command,
+    train_command,
+)
 
 if TYPE_CHECKING:
     from ppl_models.demo import DemoResult, Row
@@ -32,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(data_command.app, name="data")
 app.add_typer(study_command.app, name="study")
+app.add_typer(reproduce_command.app, name="reproduce")
 app.command("check")(check_command.check_run)
 app.command("train")(train_command.train_models)
 app.command("params")(params_command.show_parameters)

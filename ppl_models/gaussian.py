@@ -91,10 +91,15 @@ class OffsetGaussian(PyroModule):
     with a :class:`GaussianSummary` of them, it has the same density at a cost that does not depend on N, and the value
     of ``x`` is the summary. Called with ``None`` and ``num=N``, it generates.
 
+    A fit of :math:`\Delta` and of a guide of z has to move both in opposite directions, along a ridge that is
+    :math:`N / \sigma^2` times as flat as it is steep across. Centred, the latent is the site ``location``,
+    :math:`z + \Delta`, which the data speak of directly, and ``z`` is computed from it: the same law of data and z.
+
     Args:
         dim: d.
         offset: Initial :math:`\Delta`, a number or ``(d,)``; 0 by default.
         scale: Initial :math:`\sigma`, a positive number or ``(d,)``; 1 by default.
+        centred: Whether guides see ``location`` in place of ``z``.
 
     Raises:
         OptionError: If ``dim`` is less than 1, or the initial values are not finite or of the wrong shape or sign.
@@ -112,13 +117,18 @@ class OffsetGaussian(PyroModule):
     References:
         Anthony L. Caterini, Arnaud Doucet, Dino Sejdinovic, Hamiltonian Variational Auto-Encoder, 2018,
         https://arxiv.org/abs/1805.11328, section 4.1.
+        Omiros Papaspiliopoulos, Gareth O. Roberts, Martin Sköld, A General Framework for the Parametrization of
+        Hierarchical Models, 2007, https://arxiv.org/abs/0708.3797, for centring.
     """
 
     offset: Tensor
     log_scale: Tensor
 
-    def __init__(self, dim: int, *, offset: float | Tensor = 0.0, scale: float | Tensor = 1.0) -> None:
+    def __init__(
+        self, dim: int, *, offset: float | Tensor = 0.0, scale: float | Tensor = 1.0, centred: bool = False
+    ) -> None:
         super().__init__()
+        self.centred = centred
         self.dim = whole_number("dim", dim, least=1)
         self.offset = nn.Parameter(self._initial("offset", offset))
         scale = self._initial("scale", scale)
@@ -152,18 +162,22 @@ class OffsetGaussian(PyroModule):
         else:
             num = whole_number("num", num, least=1, instead="To generate without data, write model(None, num=100).")
 
-        z = pyro.sample("z", dist.Normal(torch.zeros_like(offset), 1.0).to_event(1))
+        if self.centred:
+            location = pyro.sample("location", dist.Normal(offset, 1.0).to_event(1))
+            pyro.deterministic("z", location - offset, event_dim=1)
+        else:
+            location = pyro.sample("z", dist.Normal(torch.zeros_like(offset), 1.0).to_event(1)) + offset
         if isinstance(x, GaussianSummary):
             value: Tensor = pyro.sample(
-                "x", _SummarisedNormal(z + offset, scale, x.count), obs=torch.stack([x.mean, x.scatter])
+                "x", _SummarisedNormal(location, scale, x.count), obs=torch.stack([x.mean, x.scatter])
             )
             return value
         with pyro.plate("data", num if x is None else len(x)):
-            # z is (d,) alone, and (S, 1, d) among S particles: the plate fills the dimension in between. Predictive in
+            # It is (d,) alone, and (S, 1, d) among S particles: the plate fills the dimension in between. Predictive in
             # parallel, and ArviZ through it, hands over draws of a vector as (S, d).
-            if z.dim() == 2 and max(-(frame.dim or 0) for frame in get_plates()) == 2:
-                z = z.unsqueeze(-2)
-            value = pyro.sample("x", dist.Normal(z + offset, scale).to_event(1), obs=x)
+            if location.dim() == 2 and max(-(frame.dim or 0) for frame in get_plates()) == 2:
+                location = location.unsqueeze(-2)
+            value = pyro.sample("x", dist.Normal(location, scale).to_event(1), obs=x)
         return value
 
     def _check_width(self, width: int, what: str) -> None:

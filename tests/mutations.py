@@ -70,6 +70,7 @@ STUDY_COMMAND = "tests/test_study_command.py"
 CALIBRATION = "tests/test_calibration.py"
 GAPS = "tests/test_inference_gaps.py"
 REFERENCE = "tests/test_reference.py"
+REPRODUCTIONS = "tests/test_reproductions.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -1123,6 +1124,95 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/reference/tape.py", "            if _writes_into_part(node):", "            if False:", REFERENCE),
     ("ppl_models/reference/nuts.py", "    if diverged == total:", "    if False:", REFERENCE),
     ("ppl_models/reference/layer_operations.py", "        if count_padding:", "        if True:", REFERENCE),
+    # Reproductions.
+    ("ppl_models/gaussian.py", "dist.Normal(offset, 1.0)", "dist.Normal(0 * offset, 1.0)", GAUSSIAN),
+    (
+        "ppl_models/gaussian.py",
+        'pyro.deterministic("z", location - offset',
+        'pyro.deterministic("z", location + offset',
+        GAUSSIAN,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(math.sqrt(2) - 1) ** 2",
+        "(math.sqrt(3) - 1) ** 2",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(factor * scale.square() + 1)",
+        "(scale.square() + 1)",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "blocks * (a ** (1 / blocks) - 1) - a.log()",
+        "blocks * (a ** (1 / blocks) - 1) + a.log()",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "(a - 1 - a.log()).sort()",
+        "(a - 1 - a.log()).sort(descending=True)",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/data.py",
+        "        if after_network:\n            _draw_network(dim)\n",
+        "",
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/data.py",
+        "torch.set_default_dtype(torch.float32)",
+        "torch.set_default_dtype(torch.float64)",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/gaussian/data.py", "seed=seed + i", "seed=seed", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/gaussian/minibatch_optimum.py",
+        "turn.square() + 0.25 * squared",
+        "turn.square() + 0.5 * squared",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/gaussian/minibatch_optimum.py", "BATCH_SIZE = 256", "BATCH_SIZE = 512", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/published.py", "0.0403, 0.0383, 1.142", "0.0403, 0.0383, 1.242", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/methods.py", '.setup(data, init="laplace")', ".setup(data)", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/methods.py", "centred=setting == LEARNED", "centred=False", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/gaussian/fitting.py",
+        '        "gap to ML": highest - elbo,',
+        '        "gap to ML": own - elbo,',
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/fitting.py",
+        'if not record["skipped"]]\n',
+        'if not record["skipped"]][::-1]\n',
+        REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/gaussian/tables.py",
+        'means["standard error"] / grouped.size()',
+        'means["standard error"]',
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/jobs.py", "if folder.result(job.key) is None]", "if True]", REPRODUCTIONS),
+    ("ppl_models/reproductions/jobs.py", "            process.terminate()\n", "            pass\n", REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/folder.py",
+        '        if settings != config["settings"]:\n',
+        "        if False:\n",
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/folder.py", "        if found != self.name:\n", "        if False:\n", REPRODUCTIONS),
+    ("ppl_models/reproductions/folder.py", '.replace("|", "\\\\|")', "", REPRODUCTIONS),
+    (
+        "ppl_models/reproduce_command.py",
+        'name.strip() for name in methods.split(";")',
+        'name.strip() for name in methods.split(",")',
+        REPRODUCTIONS,
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ from pyro.infer import MCMC, NUTS, Predictive
 
 from guides import DataError, LatentSpace, MeanFieldGuide, OptionError
 from ppl_models import GaussianSummary, OffsetGaussian
+from ppl_models.reproductions.gaussian.data import study_data, truth
 
 
 @pytest.fixture
@@ -67,25 +68,24 @@ def test_maximum_likelihood_does_not_cancel_for_wide_data():
     assert scales[0] == pytest.approx(x.std().item(), rel=0.02)
 
 
-def published_data(dim: int, sets: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Draw the study's data sets, in its own order and single precision."""
-    rank = torch.arange(dim, dtype=torch.float32) - (dim - 1) / 2
-    offset, scale = rank / 5, 3.6 * rank**2 / (dim - 1) ** 2 + 0.1
-    torch.manual_seed(12345)
-    drawn = []
-    for _ in range(sets):
-        z = torch.distributions.MultivariateNormal(
-            torch.zeros(dim, dtype=torch.float32), torch.eye(dim).float()
-        ).sample()
-        x = torch.distributions.MultivariateNormal(z + offset, torch.diag(scale**2)).sample((10_000,))
-        drawn.append((x.double(), offset.double(), scale.double()))
-    return drawn
+@pytest.mark.parametrize("summarise", [False, True])
+def test_centred_it_has_the_same_law(gaussian, x, summarise):
+    centred = OffsetGaussian(2, offset=gaussian.offset, scale=gaussian.scale, centred=True)
+    data = gaussian.summarise(x) if summarise else x
+    z = torch.randn(2)
+    plain = poutine.trace(poutine.condition(gaussian, {"z": z})).get_trace(data)
+    trace = poutine.trace(poutine.condition(centred, {"location": z + gaussian.offset})).get_trace(data)
+    torch.testing.assert_close(trace.log_prob_sum(), plain.log_prob_sum())
+    torch.testing.assert_close(trace.nodes["z"]["value"], z)
+    space = LatentSpace(centred, data)
+    assert [site.name for site in space.sites] == ["location"]
 
 
 def test_maximum_likelihood_errors_on_the_study_s_data():
     # FACTS: ||xbar - Delta||^2 = 27.87 21.30 17.54, sigma error 2.4e-4, log p(D) at the maximum -75176 -75209 -74227.
     shifts, sigmas, evidences = [], [], []
-    for x, offset, scale in published_data(25, 3):
+    offset, scale = truth(25)
+    for x in study_data(25):
         ml = OffsetGaussian(25).maximum_likelihood(x)
         shifts.append((ml[0] - offset).square().sum().item())
         sigmas.append((ml[1] - scale).square().sum().item())

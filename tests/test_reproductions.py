@@ -1,0 +1,366 @@
+"""Reproductions: what was published against closed forms, and a small study from end to end, with interrupts."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import pandas as pd
+import pytest
+import torch
+
+from guides import OptionError
+from ppl_models import GaussianSummary, OffsetGaussian
+from ppl_models.cli import run
+from ppl_models.objectives import log_weights
+from ppl_models.reproduce_command import app
+from ppl_models.reproductions import REPRODUCTIONS, Job, ReportFolder, reproduce_gaussian, run_jobs
+from ppl_models.reproductions.gaussian.closed_forms import (
+    doubled_iaf_error,
+    planar_error,
+    planar_gap,
+    volume_error,
+    volume_gap,
+)
+from ppl_models.reproductions.gaussian.data import data_sets, model_at, own_data, study_data, truth
+from ppl_models.reproductions.gaussian.fitting import fit_method, measure
+from ppl_models.reproductions.gaussian.methods import LEARNED, METHODS, SETTINGS, STANDARD
+from ppl_models.reproductions.gaussian.minibatch_optimum import hamiltonian_gap, minibatch_optimum
+from ppl_models.reproductions.gaussian.pieces import fit_key
+from ppl_models.reproductions.gaussian.published import DIMS, published
+from ppl_models.reproductions.gaussian.published import METHODS as PUBLISHED_METHODS
+from ppl_models.reproductions.gaussian.tables import why
+from tests.test_cli import refused
+
+CELLS = {(cell.dim, cell.method, cell.quantity): cell.value for cell in published()}
+TINY: dict[str, Any] = {"dims": [2], "methods": ["HVAE K=1", "mean-field VB"], "num_data": 100, "progress": False}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+# ------------------------------------------------------------------------------------------------- what was published
+
+
+def test_the_published_table_is_whole():
+    assert len(CELLS) == len(published()) == 3 * (5 * 8 + 6)
+    assert tuple(METHODS) == PUBLISHED_METHODS
+    assert {dim for dim, _, _ in CELLS} == set(DIMS)
+
+
+def test_theta_is_the_sum_but_where_it_was_printed_from_other_digits():
+    for (dim, method, quantity), value in CELLS.items():
+        if quantity == "theta":
+            # Printed with one digit; a half of the last digit of each of the three.
+            total = CELLS[dim, method, "Delta"] + CELLS[dim, method, "Sigma"]
+            assert abs(value - total) < 0.06, (dim, method)
+
+
+@pytest.mark.parametrize("dim", [25, 300])
+def test_published_errors_of_the_offsets_are_the_noise_in_z(dim):
+    offset = truth(dim)[0]
+    for network, methods in ((False, ("HVAE K=1", "HVAE K=10", "HVAE K=1, no tempering")), (True, ("IAF",))):
+        sets = study_data(dim, after_network=network)
+        mean = sum((x.mean(0) - offset).square().sum().item() for x in sets) / 3
+        for method in methods:
+            assert CELLS[dim, method, "Delta"] == pytest.approx(mean, rel=0.005), (method, mean)
+
+
+def test_the_network_is_drawn_in_single_precision_whatever_the_default(monkeypatch):
+    before = study_data(2, num_data=5, after_network=True)
+    torch.set_default_dtype(torch.float32)
+    try:
+        again = study_data(2, num_data=5, after_network=True)
+    finally:
+        torch.set_default_dtype(torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(before, again, strict=True))
+    assert not torch.equal(before[0], study_data(2, num_data=5)[0])
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_published_errors_of_the_scales_are_those_of_biased_objectives(dim):
+    scale = truth(dim)[1]
+    assert CELLS[dim, "IAF", "Sigma"] == pytest.approx(doubled_iaf_error(scale), rel=0.02)
+    assert CELLS[dim, "planar K=30", "Sigma"] == pytest.approx(planar_error(scale, factor=2.0), rel=0.01)
+    if dim != 300:  # there a run that diverged was set back
+        assert CELLS[dim, "planar K=1", "Sigma"] == pytest.approx(planar_error(scale, factor=2.0), rel=0.01)
+    if dim < 400:
+        left_alone = planar_error(scale, layers=0)
+        assert CELLS[dim, "HVAE K=10, no tempering", "Sigma"] == pytest.approx(left_alone, rel=0.015)
+    assert CELLS[dim, "HVAE K=10", "Sigma"] > volume_error(scale, 256)
+
+
+def test_minibatches_taken_for_data_sets_make_the_published_hamiltonian_errors():
+    scale = truth(25)[1]
+    for tempering, method, tolerance in ((False, "HVAE K=1, no tempering", 0.01), (True, "HVAE K=1", 0.1)):
+        found = [(minibatch_optimum(x, tempering=tempering).scale - scale).square().sum() for x in study_data(25)]
+        assert CELLS[25, method, "Sigma"] == pytest.approx(sum(found).item() / 3, rel=tolerance)
+
+
+def test_the_gap_of_one_leapfrog_step_is_that_of_the_guide():
+    model = OffsetGaussian(2, offset=torch.tensor([0.2, -0.1]), scale=torch.tensor([0.7, 1.3]))
+    data = GaussianSummary.of(own_data(2, num_data=40))
+    guide = METHODS["HVAE K=1"].make(STANDARD, model, data)
+    values = model.log_evidence(data) - log_weights(model, guide, data, num_particles=40_000).values
+    posterior = model.exact_posterior(data)
+    gap = hamiltonian_gap(posterior.stddev**-2, posterior.mean, guide.step_size, guide.temperatures[0]).sum()
+    assert abs(values.mean() - gap) < 5 * values.std() / 200
+
+
+def test_the_minibatch_optimum_of_all_data_is_the_volume_s():
+    x = own_data(1, num_data=2000)
+    best = minibatch_optimum(x, batch_size=None)
+    model = model_at(best.offset, best.scale)
+    least = volume_gap(best.scale, 2000)
+    assert model.log_evidence(x).item() - best.elbo == pytest.approx(least, abs=1e-4)
+    for factor in (0.99, 1.01):
+        other = model_at(best.offset, best.scale * factor)
+        assert other.log_evidence(x).item() - volume_gap(other.scale, 2000) < best.elbo
+
+
+def test_least_gaps_by_hand():
+    scale = torch.tensor([1.0, 1.0])
+    assert volume_gap(scale, 3) == pytest.approx(2 * (2 - 1 - 0.5 * math.log(4)))
+    assert planar_gap(scale, 3, layers=1) == pytest.approx(0.5 * (4 - 1 - math.log(4)))
+    assert planar_gap(scale, 3, layers=2) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- fits
+
+
+@pytest.mark.parametrize("method", ["HVAE K=1", "IAF", "planar K=1", "mean-field VB"])
+def test_put_right_a_method_reaches_the_evidence_at_maximum_likelihood(method):
+    data = data_sets(3, sets=1, num_data=500)[0]
+    numbers = measure(fit_method(METHODS[method], LEARNED, data, steps=0.5), data, truth(3), draws=2000)
+    assert numbers["gap to ML"] < 0.1
+    assert numbers["location"] < 1e-4 * 20  # 500 data in place of 10,000
+    assert numbers["Sigma against ML"] < 1e-6
+
+
+def test_as_published_no_fit_beats_its_limit():
+    data = data_sets(3, sets=1, num_data=500)[0]
+    method = METHODS["HVAE K=1"]
+    fitted = fit_method(method, STANDARD, data, steps=0.5)
+    numbers = measure(fitted, data, truth(3), draws=4000)
+    least = method.least_gap(STANDARD, fitted.model, data.count)
+    assert least - 5 * numbers["standard error"] < numbers["gap"] < 2 * least
+    assert numbers["ML log evidence"] >= numbers["log evidence"]
+    assert numbers["gap to ML"] == pytest.approx(numbers["gap"] + numbers["ML log evidence"] - numbers["log evidence"])
+    assert fitted.curve.step[-1] == 500
+    assert fitted.curve.scale[-1] == pytest.approx(numbers["Sigma against ML"])
+    # A point is the mean of four steps with ten draws each: a hundredth of the 4000.
+    assert fitted.curve.elbo[-1] == pytest.approx(numbers["elbo"], abs=5 * 10 * numbers["standard error"])
+
+
+def test_own_data_do_not_depend_on_what_was_drawn_before():
+    first = own_data(2, seed=1, num_data=5)
+    torch.randn(7)
+    assert torch.equal(first, own_data(2, seed=1, num_data=5))
+    sets = data_sets(2, sets=2, num_data=5)
+    assert torch.equal(sets[1].mean, first.mean(0))
+
+
+# ------------------------------------------------------------------------------------------------------ end to end
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return reproduce_gaussian(
+        out=tmp_path_factory.mktemp("reports") / "gaussian", sets=2, steps=0.01, processes=1, judge=False, **TINY
+    )
+
+
+def test_a_report_has_every_part(report):
+    names = {str(path.relative_to(report.folder)) for path in report.files}
+    assert names >= {
+        "index.md",
+        "config.json",
+        "tables/headline.csv",
+        "tables/headline.md",
+        "tables/summary.csv",
+        "tables/goals.csv",
+        "tables/fits.csv",
+        "figures/errors.png",
+        "figures/gaps.png",
+        "figures/learning-d2.png",
+    }
+    assert not [path for path in report.folder.rglob("*") if path.name.startswith(".")]
+    assert all(path.read_bytes().startswith(PNG) for path in report.files if path.suffix == ".png")
+    index = (report.folder / "index.md").read_text(encoding="utf-8")
+    for path in report.files:
+        if path.suffix == ".png" or path.name == "fits.csv":
+            assert f"({path.relative_to(report.folder)})" in index
+
+
+def test_a_report_s_rows_are_those_of_its_jobs(report):
+    fits = pd.read_csv(report.folder / "tables" / "fits.csv")
+    assert len(fits) == 2 * 2 * 2
+    key = fit_key(2, 2, "HVAE K=1", STANDARD)
+    job = json.loads((report.folder / "jobs" / f"{key}.json").read_text())
+    row = fits[(fits["method"] == "HVAE K=1") & (fits["setting"] == STANDARD) & (fits["data set"] == 2)].iloc[0]
+    assert row["elbo"] == pytest.approx(job["row"]["elbo"])
+    summary = report.tables["summary"].set_index(["setting", "method"])
+    both = fits[(fits["method"] == "HVAE K=1") & (fits["setting"] == STANDARD)]
+    assert summary.loc[(STANDARD, "HVAE K=1"), "gap"] == pytest.approx(both["gap"].mean())
+    error = (both["standard error"] ** 2).sum() ** 0.5 / 2
+    assert summary.loc[(STANDARD, "HVAE K=1"), "standard error"] == pytest.approx(error)
+    assert json.dumps(report.as_dict(), allow_nan=False)
+    assert report.reached is False  # after a hundredth of the steps
+
+
+def test_a_judged_fit_leaves_draws_and_a_verdict(tmp_path):
+    options = TINY | {"methods": ["mean-field VB"]}
+    report = reproduce_gaussian(out=tmp_path, sets=1, steps=0.3, processes=1, **options)
+    for setting in SETTINGS:
+        key = fit_key(2, 1, "mean-field VB", setting)
+        verdict = json.loads((tmp_path / "verdicts" / f"{key}.json").read_text())
+        site = "location" if setting == LEARNED else "z"
+        own, chains = (az.from_netcdf(str(tmp_path / "posteriors" / f"{key}{end}.nc")) for end in ("", "-nuts"))
+        assert own.posterior[site].shape == chains.posterior[site].shape == (4, 1000, 2)
+        moments = json.loads((tmp_path / "jobs" / f"{key}-judged.json").read_text())["moments"]
+        assert moments["nuts mean"] == pytest.approx(chains.posterior[site].mean(("chain", "draw")).values.tolist())
+        assert verdict["level"] in report_levels(report, setting)
+    assert (tmp_path / "figures" / "posteriors.png").read_bytes().startswith(PNG)
+
+
+def report_levels(report, setting):
+    fits = pd.read_csv(report.folder / "tables" / "fits.csv")
+    return set(fits[fits["setting"] == setting]["verdict"])
+
+
+def test_an_interrupted_study_goes_on_where_it_was(tmp_path, monkeypatch):
+    whole = {**TINY, "sets": 1, "steps": 0.005, "processes": 1, "judge": False}
+    done: list[str] = []
+    keep = ReportFolder.keep
+
+    def third_is_interrupted(self, key, result):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(key)
+        keep(self, key, result)
+
+    monkeypatch.setattr(ReportFolder, "keep", third_is_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce_gaussian(out=tmp_path, **whole)
+    assert sorted(path.stem for path in (tmp_path / "jobs").iterdir()) == sorted(done)
+    assert not (tmp_path / "index.md").exists()
+
+    again: list[str] = []
+    monkeypatch.setattr(ReportFolder, "keep", lambda self, key, result: (again.append(key), keep(self, key, result)))
+    report = reproduce_gaussian(out=tmp_path, **whole)
+    assert len(again) == 2
+    assert not set(again) & set(done)
+    assert len(report.tables["summary"]) == 4
+
+
+# -------------------------------------------------------------------------------------------------------- the frame
+
+
+def add(folder, *, a, b):
+    return {"sum": a + b, "nothing": math.nan}
+
+
+def fail(folder):
+    raise RuntimeError("broken on purpose")
+
+
+def test_jobs_in_other_processes_write_the_same(tmp_path):
+    folder = ReportFolder(tmp_path, name="sums", settings={})
+    jobs = [Job(f"job-{i}", add, {"a": i, "b": 1}) for i in range(3)]
+    found = run_jobs(folder, jobs, processes=2, progress=False)
+    assert found == {f"job-{i}": {"sum": i + 1, "nothing": None} for i in range(3)}
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        run_jobs(folder, [Job("bad-1", fail), Job("bad-2", fail)], processes=2, progress=False)
+    assert not multiprocessing.active_children()
+
+
+def test_jobs_that_are_done_are_not_done_again(tmp_path):
+    folder = ReportFolder(tmp_path, name="sums", settings={})
+    run_jobs(folder, [Job("one", add, {"a": 1, "b": 1})], processes=1, progress=False)
+    assert run_jobs(folder, [Job("one", fail)], processes=1, progress=False)["one"]["sum"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("gaussian", {"seed": 1}, "out holds a report of other settings: .* has seed=0. Name another folder"),
+        ("mnist", {"seed": 0}, "out must be a folder of 'mnist'; got .* of 'gaussian'"),
+    ],
+)
+def test_a_folder_of_another_report_is_refused(name, settings, message, tmp_path):
+    ReportFolder(tmp_path, name="gaussian", settings={"seed": 0}, scope={"dims": [1]})
+    ReportFolder(tmp_path, name="gaussian", settings={"seed": 0}, scope={"dims": [1, 2]})
+    with pytest.raises(OptionError, match=message):
+        ReportFolder(tmp_path, name=name, settings=settings)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(OptionError, match="is of something else"):
+        ReportFolder(tmp_path, name="gaussian", settings={})
+
+
+def test_tables_in_markdown(tmp_path):
+    folder = ReportFolder(tmp_path, name="sums", settings={})
+    table = pd.DataFrame({"what": ["a|b", "c"], "value": [1.23456, math.nan]})
+    folder.table("numbers", table, caption="Numbers.")
+    lines = (tmp_path / "tables" / "numbers.md").read_text().splitlines()
+    assert lines == ["| what | value |", "|---|--:|", "| a\\|b | 1.235 |", "| c |  |"]
+    assert pd.read_csv(tmp_path / "tables" / "numbers.csv")["value"][0] == 1.23456
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def test_each_reproduction_has_its_command():
+    assert [command.name for command in app.registered_commands] == list(REPRODUCTIONS)
+
+
+def test_the_command_writes_and_prints(tmp_path, capsys):
+    arguments = [
+        "reproduce",
+        "gaussian",
+        "--dims",
+        "2",
+        "--methods",
+        "mean-field VB",
+        "--sets",
+        "1",
+        "--steps",
+        "0.002",
+    ]
+    arguments += ["--no-judge", "--processes", "1", "--mute", "--out", str(tmp_path)]
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["reproduction"] == "gaussian"
+    assert [row["method"] for row in told["tables"]["headline"]] == ["mean-field VB"]
+    assert all(Path(path).is_file() for path in told["files"])
+    assert run(arguments) == 0
+    shown = capsys.readouterr()
+    assert str(tmp_path / "index.md") in shown.out.replace("\n", "")
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gausian"], "Did you mean 'gaussian'?"),
+        (["gaussian", "--methods", "IAFF"], "got 'IAFF'. Did you mean 'IAF'?"),
+        (["gaussian", "--data", "studi"], "Did you mean 'study'?"),
+        (["gaussian", "--dims", "25;50"], "dims must be whole numbers with commas between them"),
+        (["gaussian", "--dims", "1"], "dims must be a whole number of at least 2; got 1."),
+        (["gaussian", "--dims", "25", "--full"], "dims and full must not be given together"),
+        (["gaussian", "--data", "study", "--seed", "1"], "seed must be 0 for the study's data"),
+        (["gaussian", "--steps", "0"], "steps must be positive"),
+        (["gaussian", "--out", __file__, "--dims", "2"], "out must be a folder that files can be written to"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
+    assert message in refused(["reproduce", *arguments], capsys)
+
+
+def test_every_reason_is_a_sentence():
+    assert all(why(method, quantity, dim) for dim, method, quantity in CELLS)
