@@ -1120,7 +1120,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/reference/parameters.py", "(*first.places, (part, key))", "((part, key),)", REFERENCE),
     ("ppl_models/reference/parameters.py", "if isinstance(part, nn.RNNBase):", "if False:", REFERENCE),
-    ("ppl_models/reference/float64.py", "    Distribution._validate_sample = _no_check\n", "", REFERENCE),
+    (
+        "ppl_models/reference/float64.py",
+        "    Distribution._validate_sample = _no_check  # type: ignore[assignment,method-assign]\n",
+        "",
+        REFERENCE,
+    ),
     ("ppl_models/reference/tape.py", "            if _writes_into_part(node):", "            if False:", REFERENCE),
     ("ppl_models/reference/nuts.py", "    if diverged == total:", "    if False:", REFERENCE),
     ("ppl_models/reference/layer_operations.py", "        if count_padding:", "        if True:", REFERENCE),

@@ -34,13 +34,13 @@ def in_float64() -> Iterator[None]:
     before = torch.get_default_dtype()
     check = Distribution._validate_sample
     torch.set_default_dtype(torch.float64)
-    Distribution._validate_sample = _no_check
+    Distribution._validate_sample = _no_check  # type: ignore[assignment,method-assign]
     try:
         with _Widened(), pyro.validation_enabled(False):
             yield
     finally:
         torch.set_default_dtype(before)
-        Distribution._validate_sample = check
+        Distribution._validate_sample = check  # type: ignore[method-assign]
 
 
 def _no_check(law: Any, value: Any) -> None:

@@ -35,7 +35,7 @@ def operation(target: Any) -> Function | None:
         >>> operation(torch.ops.aten.exp.default) is jnp.exp
         True
     """
-    packet = getattr(target, "overloadpacket", None)
+    packet: Any = getattr(target, "overloadpacket", None)
     found = OPERATIONS.get(target) or OPERATIONS.get(packet)
     if found is None and is_in_place(target):
         found = OPERATIONS.get(getattr(A, packet.__name__.removesuffix("_"), None))

@@ -134,8 +134,9 @@ def _modules(model: Any) -> list[tuple[str, nn.Module]]:
 
 def _of_module(prefix: str, part: nn.Module, key: str, value: Tensor) -> Parameter:
     own = key.removesuffix("_unconstrained")
-    constrained = isinstance(part, PyroModule) and own != key and own in part._pyro_params
-    constraint: Any = part._pyro_params[own][0] if constrained else constraints.real
+    ours: Any = part._pyro_params if isinstance(part, PyroModule) else {}
+    constrained = own != key and own in ours
+    constraint: Any = ours[own][0] if constrained else constraints.real
     name = f"{prefix}.{own if constrained else key}".removeprefix(".")
     return Parameter(name, transform_to(constraint)(value.detach()), constraint)
 
