@@ -315,6 +315,7 @@ def test_bounds_may_differ_among_the_elements_of_a_site():
             None,
             "which data a subsampled plate looks at. Draw from a fi",
         ),
+        (BoundedByAParameter(), (), None, "on a learned parameter"),
         (bounded_by_its_datum, (torch.arange(3.0),), nn.Linear(1, 4), "'z' must not depend on the datum of a guide"),
         (discrete, (), None, "latents must be continuous; got the discrete site 'k' .Categorical."),
         (observed_only, (torch.zeros(()),), None, "at least one latent sample site; got none"),
