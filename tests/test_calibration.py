@@ -81,6 +81,8 @@ def test_the_least_tail_is_that_of_the_binomial_law_and_its_p_values_are_uniform
     assert law.least_tail(law.counts(ranks))[0] == pytest.approx(min(1.0, expected), rel=1e-12)
     many = law.least_tail(law.counts(generator.integers(0, 20, (30, 1000))))
     assert kstest(law.p_value(many), "uniform").pvalue > 1e-3
+    # Two ranks of 0 or 1 are equal half of the time: what is as unlikely counts.
+    assert UniformRanks(2, 1).p_value(np.array([0.5]))[0] == pytest.approx(0.5, abs=0.02)
 
 
 def test_counts_are_inside_the_band_where_their_tails_are_larger():

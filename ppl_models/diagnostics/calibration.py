@@ -111,16 +111,20 @@ def calibration(
             failed.
 
     Example:
-        >>> import torch
-        >>> from guides import MeanFieldGuide
-        >>> from ppl_models import OffsetGaussian
-        >>> gaussian = OffsetGaussian(1)
-        >>> how = Refit(steps=100, lr=0.1)
-        >>> found = calibration(
-        ...     gaussian, MeanFieldGuide(gaussian), torch.zeros(3, 1), num_simulations=50, refit=how, seed=0
-        ... )
-        >>> found.method, found.quantities, bool(found.p_value > 0.01)
-        ('VSBC', ['z[0]', 'log p(x | z)'], True)
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x, scale=0.5**0.5):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, scale))
+        >>> options = {"refit": False, "num_simulations": 500, "num_draws": 39, "seed": 0}
+        >>> calibration(model, guide, torch.zeros(10), **options).p_value > 0.01
+        True
+        >>> wrong = calibration(model, lambda x: guide(x, 0.5), torch.zeros(10), **options)
+        >>> wrong.p_value < 0.01, bool(wrong.table.loc["z"].spread > 1)
+        (True, True)
 
     References:
         Sean Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018,

@@ -213,7 +213,8 @@ def inference_gaps(
         >>> decoder = torch.nn.Linear(2, 8)
         >>> vae = VAE(decoder, latent_dim=2, likelihood="normal")
         >>> guide = MeanFieldGuide(vae, encoder=torch.nn.Linear(4, 4))
-        >>> gaps = inference_gaps(vae, guide, torch.randn(3, 4), log_evidence="iwae", steps=100, rounds=1, seed=0)
+        >>> quick = {"log_evidence": "iwae", "num_samples": 50, "steps": 20, "rounds": 1}
+        >>> gaps = inference_gaps(vae, guide, torch.randn(3, 4), **quick, seed=0)
         >>> list(gaps.summary.index)
         ['elbo', 'approximation', 'amortisation', 'sampling', 'total']
 
