@@ -377,7 +377,7 @@ def test_a_folder_of_something_else_is_refused(folder, tmp_path):
 
 def test_own_data_are_known_by_their_values(tmp_path):
     def study(shift):
-        parts = dict(zip(("train", "validation", "test"), torch.randn(3, 40, 2).float() + shift, strict=True))
+        parts = dict(zip(("train", "validation", "test"), torch.randn(3, 40, 2) + shift, strict=True))
         data = ToyData(density=TOY_DENSITIES["moons"], **parts)
         return Study(["vae"], {"own": data}, seeds=[0], epochs=1, num_importance=0)
 
