@@ -162,7 +162,8 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     cell, study = job.cell, job.study
     contender = cell.contender
     data = job.read_data()
-    event_shape = tuple(data.train.shape[1:])
+    x, held_out, test = (part.to(torch.get_default_dtype()) for part in (data.train, data.validation, data.test))
+    event_shape = tuple(x.shape[1:])
     training, warmup = job.training(event_shape)
     transform = binarise if isinstance(data, ImageData) else None
     torch.manual_seed(derived_seed(cell.seed, "initialisation"))
@@ -172,19 +173,19 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     result = train(
         model,
         guide,
-        data.train,
+        x,
         epochs=study["epochs"],
-        validation=data.validation,
+        validation=held_out,
         batch_size=training.batch_size,
         transform=transform,
         objective=OBJECTIVES[contender.objective](kl_weights(warmup)),
         validation_objective=ELBO(),
         lr=training.lr,
         schedule=training.schedule,
-        max_grad_norm=None if limit is None else limit * len(data.train),
+        max_grad_norm=None if limit is None else limit * len(x),
         folder=work,
         resume=True,
-        callbacks=[] if tell is None else [_telling(tell, len(data.validation))],
+        callbacks=[] if tell is None else [_telling(tell, len(held_out))],
         accelerator="cpu",
         seed=derived_seed(cell.seed, "training") % _SEEDS,
         progress=False,
@@ -193,12 +194,12 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     record = Record(status="done", **history)
     most = max(1, _NUMBERS // math.prod(event_shape))
     judged: dict[str, Any] = {"max_batch": most, "seed": derived_seed(cell.seed, "test") % _SEEDS}
-    one = importance_nll(model, guide, data.test, num_samples=1, **judged)
+    one = importance_nll(model, guide, test, num_samples=1, **judged)
     record.test_loss, record.test_loss_se = one.nll, one.standard_error
     if not isinstance(guide, nn.Module):  # without latents the bound is the density
         record.nll, record.nll_se = one.nll, one.standard_error
     elif study["num_importance"]:
-        many = importance_nll(model, guide, data.test, num_samples=study["num_importance"], **judged)
+        many = importance_nll(model, guide, test, num_samples=study["num_importance"], **judged)
         record.nll, record.nll_se = many.nll, many.standard_error
     if not math.isfinite(record.test_loss):
         record.status, record.message = "diverged", f"the loss on the test set is {record.test_loss}"

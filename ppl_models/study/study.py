@@ -204,7 +204,10 @@ class Study:
                         self._work(engine, folder, left, bars)
                 finally:
                     engine.close()
-            return results(folder)
+            found = results(folder)
+            if not (found["status"] == "crashed").any():
+                shutil.rmtree(folder / "work", ignore_errors=True)
+            return found
 
     def _work(self, engine: Engine, folder: Path, left: list[Cell], bars: StudyProgress | None) -> None:
         waiting = left[::-1]
