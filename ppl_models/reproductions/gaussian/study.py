@@ -84,14 +84,15 @@ def reproduce_gaussian(
         raise OptionError(f"seed must be 0 for the study's data, which have their own; got {seed}.")
     settings: dict[str, Any] = {
         "data": data,
-        "sets": sets,
         "seed": seed,
         "steps": steps,
         "num_data": num_data,
         "draws": 10_000 if steps == 1 else 1000,
     }
-    folder = ReportFolder(out, name="gaussian", settings=settings, scope={"dims": chosen, "methods": names})
-    shared = {"source": data, **{name: settings[name] for name in ("sets", "seed", "num_data", "steps", "draws")}}
+    folder = ReportFolder(
+        out, name="gaussian", settings=settings, scope={"dims": chosen, "sets": sets, "methods": names}
+    )
+    shared = {"source": data, **{name: settings[name] for name in ("seed", "num_data", "steps", "draws")}}
     jobs = []
     for dim in chosen:
         if dim in DIMS and num_data == NUM_DATA:
