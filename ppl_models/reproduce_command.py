@@ -50,8 +50,7 @@ def gaussian(
     """HVAE, IAF, planar flows and mean-field VB on a Gaussian model whose evidence and posterior are known.
 
     Each method as published and put right, against truth, maximum likelihood and the exact evidence; the published
-    numbers beside ours, and why they differ. After an interrupt the same command goes on. About ten minutes on two
-    cores, half an hour with --full.
+    numbers beside ours, and why they differ. After an interrupt the same command goes on.
     """
     from ppl_models.reproductions import REPRODUCTIONS
 

@@ -198,6 +198,8 @@ def _markdown(table: pd.DataFrame) -> str:
     """A pipe table; numbers to the right and with four digits, missing ones empty."""
 
     def cell(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, float):

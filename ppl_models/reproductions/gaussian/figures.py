@@ -56,7 +56,7 @@ def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
                     x, y = [c.dim for c in cells], [c.value for c in cells]
                     axes.plot(x, y, "o", mfc="none", mec=style["color"], ms=7, mew=1.3, zorder=4)
             best = table.groupby("d")[f"ML {quantity}"].mean()
-            axes.plot(best.index, best, ":", color="#c1272d", linewidth=2, label="maximum likelihood", zorder=5)
+            axes.plot(best.index, best, ":_", ms=12, color="#c1272d", linewidth=2, label="maximum likelihood", zorder=5)
             _log(axes, sorted(set(table["d"])))
             axes.set_title(_TITLES[setting] if i == 0 else "", fontsize=10.5)
             axes.set_ylabel(f"squared error of the {name}")
@@ -85,7 +85,9 @@ def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             _band(axes, part[part["method"] == method], "gap to ML", label=method, **style)
         if setting == STANDARD:
             law = part[part["method"].isin(_HAMILTONIAN)].groupby("d")["volume law"].mean()
-            axes.plot(law.index, law, ":", color="#c1272d", linewidth=2, label="least possible for HVAE", zorder=5)
+            axes.plot(
+                law.index, law, ":_", ms=12, color="#c1272d", linewidth=2, label="least possible for HVAE", zorder=5
+            )
         _log(axes, sorted(set(table["d"])))
         axes.set_title(_TITLES[setting], fontsize=10.5)
         axes.set_ylabel("log evidence at ML − ELBO (nats)")

@@ -36,7 +36,7 @@ def fit_key(dim: int, data_set: int, method: str, setting: str) -> str:
 
 @lru_cache(maxsize=1)
 def _data(dim: int, source: str, sets: int, seed: int, num_data: int) -> list[GaussianSummary]:
-    """Jobs of one dimension follow each other."""
+    """Data sets up to one; the jobs of one follow each other."""
     return data_sets(dim, source=source, sets=sets, seed=seed, num_data=num_data)
 
 
@@ -48,7 +48,6 @@ def fit_job(
     method: str,
     setting: str,
     source: str,
-    sets: int,
     seed: int,
     num_data: int,
     steps: float,
@@ -64,14 +63,13 @@ def fit_job(
         method: Its name.
         setting: ``"as published"`` or ``"put right"``.
         source: Where the data come from.
-        sets: How many data sets there are.
         seed: Of the data and of the fit.
         num_data: N.
         steps: Share of the steps.
         draws: For the ELBO.
         judge: Whether NUTS runs.
     """
-    data = _data(dim, source, sets, seed, num_data)[data_set - 1]
+    data = _data(dim, source, data_set, seed, num_data)[-1]
     fitted = fit_method(METHODS[method], setting, data, seed=seed, steps=steps)
     row: dict[str, Any] = {"d": dim, "data set": data_set, "method": method, "setting": setting}
     row |= measure(fitted, data, truth(dim), draws=draws)

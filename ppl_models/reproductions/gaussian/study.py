@@ -84,14 +84,15 @@ def reproduce_gaussian(
         raise OptionError(f"seed must be 0 for the study's data, which have their own; got {seed}.")
     settings: dict[str, Any] = {
         "data": data,
-        "sets": sets,
         "seed": seed,
         "steps": steps,
         "num_data": num_data,
         "draws": 10_000 if steps == 1 else 1000,
     }
-    folder = ReportFolder(out, name="gaussian", settings=settings, scope={"dims": chosen, "methods": names})
-    shared = {"source": data, **{name: settings[name] for name in ("sets", "seed", "num_data", "steps", "draws")}}
+    folder = ReportFolder(
+        out, name="gaussian", settings=settings, scope={"dims": chosen, "sets": sets, "methods": names}
+    )
+    shared = {"source": data, **{name: settings[name] for name in ("seed", "num_data", "steps", "draws")}}
     jobs = []
     for dim in chosen:
         if dim in DIMS and num_data == NUM_DATA:
@@ -139,9 +140,11 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     folder.text("## On the way")
     for dim in dims:
         figure = learning_figure(fits, dim)
-        folder.figure(
-            f"learning-d{dim}", figure, caption=f"Learning curves, d = {dim}: means and bands over data sets."
+        caption = (
+            f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has two rounds: before the "
+            "second the latent is whitened where the model then is, and the guide starts anew."
         )
+        folder.figure(f"learning-d{dim}", figure, caption=caption)
     judged = [result for result in fits if "moments" in result]
     if judged:
         folder.text("## Beside NUTS")
