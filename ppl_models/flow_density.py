@@ -101,7 +101,8 @@ class FlowDensity(PyroModule):
             num_couplings: How many of them.
             hidden: Widths of the hidden layers of each coupling's network.
             bins: The number of pieces of a spline.
-            bound: The largest log-scale of an affine coupling, 2 by default; where a spline ends, 5 by default.
+            bound: The largest log-scale of an affine coupling, 4 by default, for points in clusters need steep maps;
+                where a spline ends, 5 by default.
 
         Raises:
             OptionError: If a number is too small, or the name unknown.
@@ -116,7 +117,7 @@ class FlowDensity(PyroModule):
             layers += [Reverse()] if k else []
             if couplings == "affine":
                 network = DenseNN(split, hidden, param_dims=[2 * rest])
-                layers.append(AffineCoupling(network, split=split, event_dim=1, bound=2.0 if bound is None else bound))
+                layers.append(AffineCoupling(network, split=split, event_dim=1, bound=4.0 if bound is None else bound))
             else:
                 network = DenseNN(split, hidden, param_dims=[rest * bins, rest * bins, rest * (bins - 1)])
                 ends = 5.0 if bound is None else bound

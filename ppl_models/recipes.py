@@ -61,10 +61,10 @@ class Recipe:
 #: By the name that the study has for a model, and the kind of data: ``"points"`` in the plane, or ``"images"`` that are
 #: binary and of 28 x 28 pixels.
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("vae", "points"): Recipe(steps=12_000, batch_size=512, lr=1e-2, max_grad_norm=1.0, average=0.1),
-    ("lvae", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
-    ("spline_flow", "points"): Recipe(steps=6_000, batch_size=512, lr=5e-3, average=0.1),
-    ("flow", "points"): Recipe(steps=12_000, batch_size=512, lr=5e-3, average=0.1),
+    ("vae", "points"): Recipe(steps=72_000, batch_size=256, lr=5e-3, free_bits=2.5, max_grad_norm=1.0, average=0.1),
+    ("lvae", "points"): Recipe(steps=40_000, batch_size=256, lr=5e-3, warmup=300, max_grad_norm=1.0, average=0.1),
+    ("spline_flow", "points"): Recipe(steps=12_000, batch_size=256, lr=3e-3, average=0.1),
+    ("flow", "points"): Recipe(steps=24_000, batch_size=512, lr=5e-3, max_grad_norm=1.0, average=0.1),
     ("vae", "images"): Recipe(steps=40_000, batch_size=128, lr=2e-3, average=0.1),
     ("lvae", "images"): Recipe(steps=30_000, batch_size=128, lr=1e-3, warmup=4_000, average=0.1),
     ("draw", "images"): Recipe(steps=10_000, batch_size=128, lr=1e-3, average=0.1),
@@ -83,7 +83,7 @@ def recipe(model: str, kind: str) -> Recipe:
 
     Example:
         >>> recipe("vae", "points").batch_size
-        512
+        256
     """
     choose("model", model, sorted({name for name, _ in RECIPES}))
     kinds = [each for name, each in RECIPES if name == model]
