@@ -181,7 +181,11 @@ def test_a_killed_study_goes_on_and_loses_no_finished_run(tmp_path):
     wait_until(lambda: workers.update(workers_of(killed)) or (workers and list(killed.glob("runs/*.json"))))
     program.send_signal(signal.SIGKILL)
     program.wait()
-    wait_until(lambda: not any(map(alive, workers)))  # nobody goes on with what nobody waits for
+    try:
+        wait_until(lambda: not any(map(alive, workers)))  # nobody goes on with what nobody waits for
+    finally:
+        for pid in filter(alive, workers):
+            os.kill(pid, signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in killed.glob("runs/*.json")}
     assert 0 < len(before) < 12
     assert json.loads((killed / "lock").read_text())["pid"] == program.pid  # left over, and recognised
