@@ -252,7 +252,7 @@ def test_guides_that_cannot_be_mapped_are_fitted_one_by_one_and_the_result_says_
 
 
 def test_a_recipe_starts_anew_each_time_or_returns_a_guide_of_its_own():
-    model, x = offset(1), torch.zeros(4, 1)
+    model, x = OffsetGaussian(1, scale=1.5), torch.zeros(4, 1)
     guide = MeanFieldGuide(model).setup(x)
     starts = []
 
@@ -270,6 +270,7 @@ def test_a_recipe_starts_anew_each_time_or_returns_a_guide_of_its_own():
         found = calibration(model, guide, x, num_simulations=100, num_draws=99, refit=recipe, seed=0)
         assert (found.method, found.how) == ("VSBC", "a recipe for each")
         assert found.p_value > 0.01
+    assert all(p.requires_grad for p in model.parameters())
     assert len(starts) == 100
     assert set(starts) == {0.0}
     assert guide.loc.item() == 0.0
@@ -279,11 +280,15 @@ def test_parameters_in_the_store_are_put_back():
     def guide(x):
         pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(1)), 1.0).to_event(1))
 
+    starts = []
+
     def recipe(model, guide, x):
         guide(x)
-        pyro.get_param_store()["loc"] = x.mean(0)
+        starts.append(pyro.param("loc").item())
+        pyro.param("loc").data += 1.0
 
     calibration(offset(1), guide, torch.zeros(4, 1), num_simulations=19, num_draws=19, refit=recipe, seed=0)
+    assert set(starts) == {0.0}
     assert pyro.get_param_store()["loc"].item() == 0.0
     pyro.clear_param_store()
 
@@ -307,6 +312,18 @@ def test_fits_that_diverge_are_counted_and_shown(batched):
     assert found.failed[1].startswith("more than 2 non-finite steps" if batched else "ValueError: Expected parameter")
     assert torch.equal(found.parameters["loc"][1], guide.loc)
     assert all(value.isfinite().all() for value in found.parameters.values())
+
+
+def test_a_step_that_is_skipped_moves_nothing_though_there_is_momentum():
+    def steep(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, torch.where(z > 0.25, math.nan, 1.0)), obs=x)
+
+    guide = MeanFieldGuide(steep, init_scale=1e-3).setup(torch.zeros(3))
+    how = Refit(steps=10, lr=0.1, schedule="constant", objective=ELBO())
+    found = refitted(steep, guide, [(torch.full((3,), 5.0),), (torch.zeros(3),)], how, most=2)
+    assert 0.2 < found.parameters["loc"][0].item() < 0.35
 
 
 def test_failed_simulations_have_no_rank_and_are_shown():

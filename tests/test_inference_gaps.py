@@ -10,7 +10,8 @@ from torch import nn
 
 from guides import FullRankGuide, HamiltonianGuide, IAFGuide, MeanFieldGuide
 from guides.errors import ModelError, OptionError
-from ppl_models.diagnostics import inference_gaps
+from ppl_models import VAE
+from ppl_models.diagnostics import Bound, InferenceGaps, inference_gaps
 from ppl_models.diagnostics.inference_gaps import _own_parameters
 
 WEIGHT = torch.tensor([[1.5, 1.0], [0.5, -0.5], [1.0, 1.2]], dtype=torch.float64)
@@ -97,25 +98,35 @@ def test_guides_over_an_amortised_base_have_gaps(base):
 
 
 def test_only_the_encoders_output_is_fitted():
-    guide = IAFGuide(model, encoder=nn.Linear(3, 4), num_layers=1)
+    vae = VAE(nn.Linear(2, 6), latent_dim=2, likelihood="normal")
+    guide = IAFGuide(vae, encoder=nn.Linear(3, 4), num_layers=1)
     x = torch.randn(3, 3)
     guide.setup(x)
-    own = _own_parameters(model, guide, (x,))
-    assert own.model is model
+    own = _own_parameters(vae, guide, (x,))
+    assert own.model is vae
     assert torch.allclose(own._innermost.encoder(x), guide._innermost.encoder(x))
     assert own._innermost.encoder.context.shape == (3, 4)
 
 
 def test_data_are_taken_in_parts():
-    x = torch.randn(5, 3)
+    x = torch.randn(3, 3)
     guide = MeanFieldGuide(model, encoder=Encoder(0.5))
-    whole, parts = (
-        inference_gaps(model, guide, x, **QUICK | {"num_samples": 100, "steps": 60}, max_batch=most)
-        for most in (50_000, 2 * 128)
-    )
-    assert len(parts.table) == 5
-    (one, error), (other, other_error) = whole.amortisation, parts.amortisation
-    assert ((one - other).abs() < 4.5 * torch.hypot(error, other_error) + 0.05).all()
+    quick = {"num_samples": 500, "steps": 60, "lr": 0.1, "seed": 0}
+    found = inference_gaps(model, guide, x, **quick, max_batch=2 * 128)
+    total, error = found.total
+    assert ((total - (log_evidence(x) - found.elbo.mean)).abs() < 4.5 * error + 0.01).all()
+
+
+def test_the_sampling_part_is_what_logarithms_of_unbiased_estimates_are_too_low_by():
+    noise = torch.randn(4000, 50, 2)
+    estimates = (0.7 * noise - 0.7**2 / 2).exp().mean(1).log()  # of log 1
+    found = InferenceGaps(torch.zeros(9, 2), torch.zeros(9, 2), Bound(estimates), torch.zeros(2), "")
+    part, error = found.sampling
+    low = found.log_evidence
+    assert ((low.mean + part).abs() < 4.5 * torch.hypot(low.standard_error, error) + 0.0005).all()
+    assert (part > 0.005).all()
+    spread = torch.stack([estimates[i::100].var(0) / 2 for i in range(100)]).std(0)
+    assert torch.allclose(error * 10, spread, rtol=0.5)
 
 
 def test_a_fit_that_has_not_ended_is_said_to_be_so():
@@ -123,6 +134,9 @@ def test_a_fit_that_has_not_ended_is_said_to_be_so():
     found = inference_gaps(model, guide, torch.randn(3, 3), log_evidence="iwae", steps=20, lr=0.01, rounds=1, seed=0)
     assert found.unfinished.all()
     assert "3 of 3 refitted guides were still getting better" in str(found)
+    more = inference_gaps(model, guide, torch.randn(3, 3), log_evidence="iwae", steps=20, lr=0.3, rounds=30, seed=0)
+    assert not more.unfinished.any()
+    assert (more.approximation[0] - FAMILY).abs().max() < 0.2
 
 
 def test_what_has_no_encoder_or_shares_latents_is_refused():
