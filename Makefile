@@ -25,7 +25,7 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	@$(BIN)/lint-imports --no-logo
 
 docs: $(STAMP) ## build the pages into docs/_build/html; a warning is an error
-	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -b html docs docs/_build/html
+	@$(BIN)/sphinx-build --quiet --jobs auto --fresh-env --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: $(STAMP) ## print the numbers the project answers for

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    calibration,
     compiled,
     convergence,
     cost,
@@ -16,10 +17,15 @@ from benchmarks import (
     gaussian,
     gradients,
     mnist,
+    mnist_models,
+    nuts,
     posteriors,
+    seeds,
     study,
+    study_metrics,
     targets,
     toy,
+    toy_models,
     training,
     two_sided,
     verdict,
@@ -34,8 +40,12 @@ PARTS = {
     "posteriors": posteriors.posteriors,
     "regressions": posteriors.regressions,
     "two-sided": two_sided.two_sided,
+    "nuts": nuts.nuts,
     "verdict": verdict.verdict,
+    "calibration": calibration.calibration_and_gaps,
     "convergence": convergence.convergence,
+    "intervals": study_metrics.intervals,
+    "published": study_metrics.published,
     "size": cost.cost_does_not_grow_with_the_data,
     "pyro": cost.against_pyro,
     "compiled": compiled.compiled,
@@ -45,6 +55,9 @@ PARTS = {
     "gradients": gradients.at_the_exact_posterior,
     "start-up": cost.start_up,
     "toy": toy.toy_sets,
+    "seeds": seeds.seeds,
+    "densities": toy_models.densities,
+    "mnist-models": mnist_models.mnist_models,
 }
 
 

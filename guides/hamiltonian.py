@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from guides.base import Guide
+from guides.call import Call
 from guides.chained import ChainedGuide
-from guides.errors import OptionError, choose, whole_number
+from guides.errors import ModelError, OptionError, choose, whole_number
 from guides.force import Force
+from guides.hamiltonian_path import HamiltonianPath
 from guides.latent_space import LatentSpace, Model
 from guides.leapfrog import leapfrog
 from guides.step_size import StepSize
@@ -139,16 +143,58 @@ class HamiltonianGuide(ChainedGuide):
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         start = self.base.propose(target, noise[..., : self.base.noise_dim])
         noise = noise[..., self.base.noise_dim :]
+        for position, _, momentum in self._steps(target, start.latent, noise):  # noqa: B007, the last one counts
+            pass
+        return Proposal(position, start.log_q + 0.5 * (momentum.square() - noise.square()).sum(-1))
+
+    def _steps(self, target: Target, start: Tensor, noise: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Positions and momenta, before cooling and after it, at the start and after each step."""
         step_sizes = self.step_size.expand(self.num_steps, -1)
         kept = {"detach": self.detach_force, "checkpoint": self.checkpoint}
         force_at = Force(self, target.log_joint, step_sizes, from_start=True, **kept)
         scales = self.temperatures.to(noise)
 
-        position, momentum, force = start.latent, scales[0] * noise, force_at(start.latent)
+        position, momentum, force = start, scales[0] * noise, force_at(start)
+        yield position, momentum, momentum
         for k in range(1, self.num_steps + 1):
-            position, momentum, force = leapfrog(position, momentum, force, step_sizes[k - 1], force_at)
-            momentum = momentum * (scales[k] / scales[k - 1])
-        return Proposal(position, start.log_q + 0.5 * (momentum.square() - noise.square()).sum(-1))
+            position, moved, force = leapfrog(position, momentum, force, step_sizes[k - 1], force_at)
+            momentum = moved * (scales[k] / scales[k - 1])
+            yield position, moved, momentum
+
+    @torch.no_grad()
+    def path(self, *args: Any, num_particles: int = 1, at_rest: bool = False) -> HamiltonianPath:
+        r"""Draw as a call does, and keep all steps: what :func:`ppl_models.diagnostics.trajectory` shows.
+
+        The energy is :math:`H_k = -\log p(x, u_k) + \tfrac12 |\rho_k|^2`. Leapfrog steps would conserve it if they were
+        short, and cooling takes from it: so :math:`H_k - H_0` less the heat taken up to there is the steps' own error.
+
+        Args:
+            *args: Arguments of the model.
+            num_particles: S, how many trajectories, of each datum for amortised guides.
+            at_rest: Whether the momentum starts at zero: no draw of the guide, for such paths have no density; they
+                climb the posterior.
+
+        Raises:
+            OptionError: If ``num_particles`` is less than 1.
+            ModelError: If other guides draw some of the latents.
+        """
+        num_particles = whole_number("num_particles", num_particles, least=1)
+        self.setup(*args)
+        if self.space.hidden:
+            raise ModelError(
+                f"a path needs a guide of all latents; other guides draw {', '.join(map(repr, self.space.hidden))}."
+            )
+        target = self._target(Call(args, {}), {self.space.max_plate_nesting + 1: num_particles})
+        like = next(self.parameters()) if target.context is None else target.context
+        noise = torch.randn([*target.batch_shape, self.noise_dim], dtype=like.dtype, device=like.device)
+        start = self.base.propose(target, noise[..., : self.base.noise_dim]).latent
+        kick = noise[..., self.base.noise_dim :] * (not at_rest)
+        latents, energies, heats = [], [], [start.new_zeros(start.shape[:-1])]
+        for position, moved, momentum in self._steps(target, start, kick):
+            latents.append(self.whitening(position))
+            energies.append(0.5 * momentum.square().sum(-1) - target.log_joint(position))
+            heats.append(heats[-1] + (momentum.square() - moved.square()).sum(-1) / 2)
+        return HamiltonianPath(torch.stack(latents), torch.stack(energies), torch.stack(heats[1:]))
 
     def describe(self) -> str:
         return f"num_steps={self.num_steps}, tempering={self.schedule!r}, {super().describe()}"

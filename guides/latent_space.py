@@ -18,10 +18,16 @@ from guides.errors import DataError, ModelError, OptionError
 from guides.latent_site import LatentSite
 from guides.log_density import Feasible, FirstIndices, Indices, LogDensity, check_unmasked, is_random
 from guides.plates import depth, full_size, left_shape, outside_plates
+from guides.supports import bounds_of
 
 __all__ = ["LatentSpace", "Model"]
 
 Model = Callable[..., Any]
+
+_FIXED = (
+    "Draw from a fixed support and map the value: u = pyro.sample('u', dist.Uniform(0, 1)), "
+    "value = low + (high - low) * u."
+)
 
 
 class LatentSpace:
@@ -43,8 +49,9 @@ class LatentSpace:
 
     Raises:
         OptionError: If ``hide`` and ``expose`` are given together, or name what is no latent, or leave none.
-        ModelError: If the model has no latents, a discrete one, one without a bijection to its support, or, for an
-            amortised space, a site outside the data plate; for a global space, a latent inside a subsampled plate.
+        ModelError: If the model has no latents, a discrete one, one without a bijection to its support or with bounds
+            that depend on other latents, or, for an amortised space, a site outside the data plate or bounds that
+            depend on the datum; for a global space, a latent inside a subsampled plate.
         DataError: If observed values are not finite.
 
     Example:
@@ -73,10 +80,13 @@ class LatentSpace:
         quiet = pyro.validation_enabled(False)
         with torch.no_grad(), torch.random.fork_rng(), outside_plates(), poutine.block(), quiet:
             trace = poutine.trace(Feasible()(model)).get_trace(*args, **kwargs)
-        sites: list[Any] = [site for site in trace.nodes.values() if is_random(site)]
-        every = [site for site in sites if not site["is_observed"]]
-        latents = _select(every, hide, expose)
-        _check_latents(latents)
+            sites: list[Any] = [site for site in trace.nodes.values() if is_random(site)]
+            every = [site for site in sites if not site["is_observed"]]
+            latents = _select(every, hide, expose)
+            _check_latents(latents)
+            if any(bounds_of(site["fn"].support) for site in latents):
+                with torch.enable_grad():
+                    _check_supports(latents, poutine.trace(Feasible()(model)).get_trace(*args, **kwargs))
         _check_observed([site for site in sites if site["is_observed"]])
 
         self.model = model
@@ -167,6 +177,13 @@ class LatentSpace:
         batch = list(fn.batch_shape)
         if self.data_plate is not None:
             batch[-depth(self.data_plate)] = 1
+            dim = depth(self.data_plate) + fn.event_dim
+            for bound in bounds_of(fn.support):
+                if bound.dim() >= dim and not (bound == bound.narrow(-dim, 0, 1)).all():
+                    raise ModelError(
+                        f"the support of latent {name!r} must not depend on the datum of a guide with encoder=; its "
+                        f"bounds differ among the data. {_FIXED}"
+                    )
         unconstrained_shape = shape[len(batch) :]
         size = torch.Size(batch).numel() * unconstrained_shape.numel()
         return LatentSite(
@@ -313,6 +330,17 @@ def _check_latents(latents: list[Any]) -> None:
             raise ModelError(
                 f"latents must be continuous; got the discrete site {site['name']!r} ({type(site['fn']).__name__}). "
                 "Sum it out in the model (for example with dist.MixtureSameFamily)."
+            )
+
+
+def _check_supports(latents: list[Any], other: Any) -> None:
+    """Compare the supports with those in another run, where other latents are drawn, and gradients would be kept."""
+    for site in latents:
+        one, two = (bounds_of(each["fn"].support) for each in (site, other.nodes[site["name"]]))
+        if len(one) != len(two) or not all(map(torch.equal, one, two)) or any(bound.requires_grad for bound in two):
+            raise ModelError(
+                f"the support of latent {site['name']!r} must be the same in every run; got bounds that depend on "
+                f"another latent, on a learned parameter, or on which data a subsampled plate looks at. {_FIXED}"
             )
 
 

@@ -11,10 +11,24 @@ from torch.distributions.constraints import Constraint
 
 from guides.errors import ModelError
 
-__all__ = ["from_plain", "to_plain"]
+__all__ = ["bounds_of", "from_plain", "to_plain"]
 
 #: The modules whose constraints a file may name.
 _MODULES = {module.__name__: module for module in (torch_constraints, pyro_constraints)}
+
+
+def bounds_of(support: Any) -> list[Tensor]:
+    """The tensors that a support is made of: bounds that may differ among elements, or from run to run.
+
+    Example:
+        >>> bounds_of(torch_constraints.positive)
+        []
+    """
+    if isinstance(support, Constraint):
+        return [bound for part in vars(support).values() for bound in bounds_of(part)]
+    if isinstance(support, list | tuple):
+        return [bound for part in support for bound in bounds_of(part)]
+    return [support] if isinstance(support, Tensor) else []
 
 
 def to_plain(value: Any) -> Any:

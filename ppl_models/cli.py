@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guides.errors import PplError
-from ppl_models import check_command, data_command, reproduce_command
+from ppl_models import (
+    check_command,
+    data_command,
+    params_command,
+    reproduce_command,
+    study_command,
+    train_command,
+)
 
 if TYPE_CHECKING:
     from ppl_models.demo import DemoResult, Row
@@ -31,8 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_command.app, name="data")
+app.add_typer(study_command.app, name="study")
 app.add_typer(reproduce_command.app, name="reproduce")
 app.command("check")(check_command.check_run)
+app.command("train")(train_command.train_models)
+app.command("params")(params_command.show_parameters)
 
 
 def main() -> None:
@@ -44,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code.
 
     What is wrong with the input or the disk is said in one line on standard error, with code 2, or 3 from ``check``,
-    where 0 to 2 are verdicts; an interrupt in one line, with code 130.
+    where 0 to 2 are verdicts; runs of ``train`` that failed give code 1; an interrupt is one line, with code 130.
 
     Args:
         arguments: What stands after the program's name.
@@ -80,7 +90,7 @@ def _complain(message: str, code: int) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ppl_models.demo import package_version
+        from ppl_models.labels import package_version
 
         typer.echo(f"{_NAME} {package_version()}")
         raise typer.Exit

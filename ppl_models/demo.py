@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.diagnostics import importance_nll, to_arviz
 from ppl_models.figures import reconstructions, samples, training_curves
 from ppl_models.files import atomic_path
-from ppl_models.labels import contain
+from ppl_models.labels import contain, package_version
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, Objective
 from ppl_models.training import FitResult, fit
@@ -41,7 +40,6 @@ __all__ = [
     "Fitted",
     "Row",
     "Settings",
-    "package_version",
     "run_demo",
 ]
 
@@ -283,14 +281,6 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def package_version() -> str:
-    """The version of the installed package, or ``"unknown"`` for a checkout that was never installed."""
-    try:
-        return version("ppl-models")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _load(data: str, data_dir: str | os.PathLike[str] | None) -> ImageData:

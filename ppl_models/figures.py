@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from guides.errors import DataError
+from ppl_models.diagnostics.plots.tiles import show_tiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +22,7 @@ _CURVES = (
     ("train", "#1f6fb2", "training, mean over the epoch"),
     ("validation", "#d9601a", "validation, after the epoch"),
 )
-_INK, _FAINT, _LINES = "#222222", "#dddddd", "#c9d3dc"
-_SIDE, _LINE = 64, 3  # about the width of an image, and the line between images, in pixels of the picture
+_INK, _FAINT = "#222222", "#dddddd"
 
 
 def training_curves(
@@ -82,6 +81,7 @@ def samples(images: Mapping[str, Tensor], *, caption: str = "") -> Figure:
         DataError: If there is no model, or the shapes are wrong or differ.
 
     Example:
+        >>> import torch
         >>> [axes.get_title() for axes in samples({"VAE": torch.rand(9, 8, 8), "HVAE": torch.rand(9, 8, 8)}).axes]
         ['VAE', 'HVAE']
     """
@@ -91,7 +91,7 @@ def samples(images: Mapping[str, Tensor], *, caption: str = "") -> Figure:
     side = 3.5
     figure = _new_figure(width=(side + 0.25) * len(images), height=0.4 + side * rows * height / (columns * width))
     for panel, (name, block) in zip(_panels(figure, len(images)), images.items(), strict=True):
-        _show_block(panel, block, columns=columns)
+        show_tiles(panel, block, columns=columns)
         panel.set_title(name, fontsize=10.5, color=_INK)
     if caption:
         figure.supxlabel(caption, fontsize=9.5, color=_INK)
@@ -110,6 +110,7 @@ def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, caption:
         DataError: If there is no model, or the shapes are wrong or differ.
 
     Example:
+        >>> import torch
         >>> figure = reconstructions(torch.rand(10, 8, 8), {"VAE": torch.rand(10, 8, 8)})
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['Originals', 'VAE']
@@ -122,7 +123,7 @@ def reconstructions(originals: Tensor, images: Mapping[str, Tensor], *, caption:
     row_height = across / count * height / width
     figure = _new_figure(width=across, height=0.1 + (row_height + 0.35) * len(rows))
     for panel, (name, row) in zip(_panels(figure, len(rows), stacked=True), rows.items(), strict=True):
-        _show_block(panel, row, columns=count)
+        show_tiles(panel, row, columns=count)
         panel.set_title(name, loc="left", pad=4, fontsize=10.5, color=_INK)
     if caption:
         figure.supxlabel(caption, fontsize=9.5, color=_INK)
@@ -163,24 +164,6 @@ def _limits(curves: list[pd.DataFrame]) -> tuple[float, float]:
     low, high = min(values), max(late)
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
-
-
-def _show_block(panel: Axes, images: Tensor, *, columns: int) -> None:
-    """Tile images into one picture, row by row, black on white, with thin lines between them."""
-    from matplotlib import colormaps
-
-    # Pixels are enlarged first, so that a line between images can be thinner than a pixel.
-    times = max(1, round(_SIDE / images.shape[2]))
-    enlarged = images.detach().cpu().repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
-    height, width = (side + _LINE for side in enlarged.shape[1:])
-    rows = math.ceil(len(enlarged) / columns)
-    picture = torch.full((rows * height + _LINE, columns * width + _LINE), math.nan)
-    for i, image in enumerate(enlarged):
-        top, left = (i // columns) * height + _LINE, (i % columns) * width + _LINE
-        picture[top : top + image.shape[0], left : left + image.shape[1]] = image
-    colours = colormaps["gray_r"].with_extremes(bad=_LINES)
-    panel.imshow(picture.numpy(), cmap=colours, vmin=0.0, vmax=1.0, interpolation="auto")
-    panel.set_axis_off()
 
 
 def _check_names(histories: Mapping[str, object], bounds: Mapping[str, str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["atomic_path"]
+__all__ = ["OF_THE_DISK", "atomic_path"]
+
+#: What the system says of a write without naming the file: no space, over quota, too large, broken.
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
@@ -23,6 +27,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: If the block wrote nothing.
+        OSError: If the disk is full or broken; it names ``path``.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -41,6 +46,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, final)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            error.filename = os.fspath(path)
         raise

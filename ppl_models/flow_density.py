@@ -13,7 +13,7 @@ from pyro.distributions import TorchDistribution, constraints
 from pyro.nn import DenseNN, PyroModule
 from torch import Tensor
 
-from guides.errors import choose, whole_number
+from guides.errors import DataError, choose, whole_number
 from ppl_models.networks.dense_block import DenseBlock
 from ppl_models.networks.flow import Flow
 from ppl_models.networks.flow_layers import ActNorm, AffineCoupling, ChannelMix, FlowLayer, Reverse, SplineCoupling
@@ -46,6 +46,9 @@ class FlowDensity(PyroModule):
     of :math:`[0, 1]^D` belongs to no image, so that the probabilities of all images sum to a little less than 1; a
     generated one is cut back to the nearest level.
 
+    The layers' shifts and scales are set by data before training, once: ``fit`` and ``train`` :meth:`start` a model
+    that is not :attr:`started` with their first batch. For other ways of training call it with some data.
+
     Args:
         flow: The invertible network; of images on twice their channels.
         levels: K, the number of grey levels 0, 1 / (K - 1), ..., 1; ``None`` for points.
@@ -68,9 +71,13 @@ class FlowDensity(PyroModule):
         https://arxiv.org/abs/2002.07101, section 3.
     """
 
+    #: Whether the layers were set by data; in the state dict, so that what is read from a file is not set again.
+    started: Tensor
+
     def __init__(self, flow: Flow, *, levels: int | None = None) -> None:
         super().__init__()
         self.flow = flow
+        self.register_buffer("started", torch.tensor(False))
         self.levels = None if levels is None else whole_number("levels", levels, least=2)
         channels, *sides = flow.event_shape
         self.event_shape = tuple(flow.event_shape) if levels is None else (channels // 2, *sides)
@@ -158,13 +165,24 @@ class FlowDensity(PyroModule):
         return cls(Flow(scales, event_shape=(2 * channels, height, width)), levels=levels)
 
     def start(self, x: Tensor) -> FlowDensity:
-        """Set every ActNorm by data, so that each channel has mean 0 and variance 1; call it before training.
+        """Set every ActNorm by data, so that each channel has mean 0 and variance 1; again at each call.
+
+        Args:
+            x: At least two data ``(B, *event_shape)``; a few hundred of points, a few dozen images.
 
         Returns:
             The model itself.
+
+        Raises:
+            DataError: If there are fewer, or they have another shape.
         """
-        num_rows(x, None, self.event_shape)
+        if num_rows(x, None, self.event_shape) < 2:
+            raise DataError(
+                "a flow must be started by at least 2 data, which have a variance; got 1. Write model.start(x) with "
+                "more of them before it is trained."
+            )
         self.flow.start(x if self.levels is None else self.continuous(x, torch.rand_like(x), torch.randn_like(x)))
+        self.started.fill_(True)
         return self
 
     def continuous(self, x: Tensor, dequantisation: Tensor, augmentation: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from arviz import InferenceData
 
-__all__ = ["CONTAINERS", "Labelled", "contain", "datasets", "versions"]
+__all__ = ["CONTAINERS", "Labelled", "contain", "datasets", "package_version", "versions"]
 
 #: What results may be put in.
 CONTAINERS = ("inference_data", "datatree")
@@ -121,6 +121,11 @@ def contain(groups: Mapping[str, xr.Dataset], *, attrs: Mapping[str, Any], kind:
     import arviz as az
 
     return az.InferenceData(attrs=dict(attrs), **labelled)
+
+
+def package_version() -> str:
+    """The version of the installed package, or ``"unknown"`` for a checkout that was never installed."""
+    return _version("ppl-models") or "unknown"
 
 
 def versions(library: str, *others: str) -> dict[str, str]:

@@ -58,6 +58,18 @@ CORRECTION = "tests/test_correction.py"
 EVIDENCE = "tests/test_evidence.py"
 CHECK = "tests/test_check.py"
 CHECK_COMMAND = "tests/test_check_command.py"
+STUDY = "tests/test_study.py"
+DOCS = "tests/test_docs.py"
+PACKAGING = "tests/test_packaging.py"
+TRAJECTORY = "tests/test_trajectory.py"
+PLOTS = "tests/test_plots.py"
+METRICS = "tests/test_metrics.py"
+STUDY_TABLES = "tests/test_study_tables.py"
+STUDY_REPORT = "tests/test_study_report.py"
+STUDY_COMMAND = "tests/test_study_command.py"
+CALIBRATION = "tests/test_calibration.py"
+GAPS = "tests/test_inference_gaps.py"
+REFERENCE = "tests/test_reference.py"
 REPRODUCTIONS = "tests/test_reproductions.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
@@ -76,6 +88,87 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/leapfrog.py", "    force = force_at(position)\n", "    force_at(position)\n", HAMILTONIAN),
     ("guides/tempering.py", "    power = 2.0", "    power = 1.0", HAMILTONIAN),
     ("guides/tempering.py", "1 - steps**2", "1 - steps", HAMILTONIAN),
+    # Trajectories, and what is drawn.
+    (
+        "guides/hamiltonian.py",
+        "(momentum.square() - moved.square()).sum(-1) / 2",
+        "(moved.square() - momentum.square()).sum(-1) / 2",
+        TRAJECTORY,
+    ),
+    ("guides/hamiltonian.py", " * (not at_rest)", "", TRAJECTORY),
+    ("guides/hamiltonian.py", "latents.append(self.whitening(position))", "latents.append(position)", TRAJECTORY),
+    ("ppl_models/diagnostics/annealing.py", "energies = [-before]", "energies = [before]", TRAJECTORY),
+    (
+        "ppl_models/diagnostics/annealing.py",
+        "return Move(new.where(taken, points), accepted, taken",
+        "return Move(new.where(taken, points), accepted, ~taken",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/trajectory.py",
+        "self.energy - self.energy[0] - self.heat",
+        "self.energy - self.energy[0]",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/trajectory.py",
+        "latent = normal.vector_of(torch.stack(visited))",
+        "latent = torch.stack(visited)",
+        TRAJECTORY,
+    ),
+    (
+        "ppl_models/diagnostics/plots/ecdf_band.py",
+        "low, high = (low, middle) if",
+        "low, high = (middle, high) if True or",
+        PLOTS,
+    ),
+    (
+        "ppl_models/diagnostics/plots/ecdf_band.py",
+        "chance = (point - before) / (1 - before)",
+        "chance = point - before",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/ecdf.py", "values[..., None] < places if", "values[..., None] <= places if", PLOTS),
+    ("ppl_models/diagnostics/plots/ecdf.py", "out = outside > 1e-9", "out = outside < 1e-9", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/marginals.py",
+        "low, middle, high = np.quantile(each, QUANTILES)",
+        "low, middle, high = np.quantile(each, (0.1, 0.5, 0.9))",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/marginals.py", "sd = other.std(ddof=1)", "sd = own.std(ddof=1)", PLOTS),
+    ("ppl_models/diagnostics/plots/sites.py", 'hint = f" Did', 'hint = "" and f" Did', PLOTS),
+    ("ppl_models/diagnostics/plots/pairs.py", "for each in reversed(MASSES)]", "for each in (0.8, 0.3)]", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/k_hat.py",
+        "index = np.unravel_index(order[i], shape)",
+        "index = np.unravel_index(i, shape)",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/evidence.py", "argsort(descending=True)", "argsort()", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/evidence.py",
+        "bound.per_datum.ends(found.level)",
+        "bound.per_datum.ends(0.5)",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/energy_error.py", "found.energy_error.flatten(1)", "found.energy.flatten(1)", PLOTS),
+    ("ppl_models/diagnostics/plots/history.py", "rolling.median()", "rolling.mean()", PLOTS),
+    ("ppl_models/diagnostics/plots/history.py", "late = high.iloc[int(START * len(high)) :]", "late = high", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/trajectory.py",
+        "refused = paths[1:][~accepted.cpu()]",
+        "refused = paths[1:][accepted.cpu()]",
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/trajectory.py", "torch.stack(columns, 1)  #", "torch.stack(columns, 0)  #", PLOTS),
+    (
+        "ppl_models/diagnostics/plots/style.py",
+        'with style.context("arviz-white"), plt.rc_context(_SIZES):',
+        'style.use("arviz-white")\n    if True:',
+        PLOTS,
+    ),
+    ("ppl_models/diagnostics/plots/style.py", "    plt.ion() if interactive else plt.ioff()\n", "", PLOTS),
     # Checkpointed trajectories.
     ("guides/force.py", "recomputed(self._gradient, position) if self.checkpoint else ", "", RECOMPUTING),
     ("guides/recomputing.py", "    evaluation.found.clear()\n", "", RECOMPUTING),
@@ -226,6 +319,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/base.py", "base.model != model", "False", LATENTS),
     ("guides/log_density.py", "            self._add(log_det)\n", "            pass\n", LATENTS),
     ("guides/log_density.py", "scale = scale * frame.size / full_size(frame)", "pass", LATENTS),
+    ("guides/latent_space.py", "not all(map(torch.equal, one, two))", "False", LATENTS),
+    ("guides/latent_space.py", "any(bound.requires_grad for bound in two)", "False", LATENTS),
+    ("guides/latent_space.py", "depth(self.data_plate) + fn.event_dim", "depth(self.data_plate)", LATENTS),
+    ("guides/supports.py", "for part in vars(support).values() for", "for part in () for", LATENTS),
     ("guides/latent_space.py", "torch.random.fork_rng(), outside", "outside", LATENTS),
     ("guides/latent_space.py", "with outside_plates(), density:", "with density:", GUIDES),
     ("guides/log_density.py", "            minibatch._pyro_sample(msg)\n", "            pass\n", LATENTS),
@@ -375,6 +472,17 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/flow_density.py", "- dist.Normal(0.0, 1.0).log_prob(e).sum((-3, -2, -1))", "", FLOWS),
     ("ppl_models/flow_density.py", "- self.event_shape.numel() * math.log(levels)", "- math.log(levels)", FLOWS),
     ("ppl_models/flow_density.py", ".log_prob(z).sum(-1) + log_det", ".log_prob(z).sum(-1)", FLOWS),
+    ("ppl_models/flow_density.py", "        self.started.fill_(True)\n", "", FLOWS),
+    ("ppl_models/flow_density.py", "self.event_shape) < 2:", "self.event_shape) < 1:", FLOWS),
+    (
+        "ppl_models/flow_density.py",
+        'self.register_buffer("started", torch.tensor(False))',
+        "self.started = torch.tensor(False)",
+        FLOWS,
+    ),
+    ("ppl_models/training/pairs.py", 'if not getattr(model, "started", True):', 'if hasattr(model, "levels"):', FLOWS),
+    ("ppl_models/training/fit.py", "        start(model, batch)\n", "", FLOWS),
+    ("ppl_models/training/training_module.py", "        start(self.pair[0], batch)", "        pass", FLOWS),
     ("guides/dequantisation.py", "log_ndtr(own) - log_ndtr(-own)", "own", FLOWS),
     ("guides/dequantisation.py", "(log_ndtr(own) + log_ndtr(-own)).sum(-1)", "log_ndtr(own).sum(-1)", FLOWS),
     # Training and judging.
@@ -474,7 +582,9 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         DATA_COMMAND,
     ),
     ("ppl_models/files.py", "yield temporary", "yield final", DATASETS),
-    ("ppl_models/files.py", "except BaseException:", "except Exception:", DATASETS),
+    ("ppl_models/files.py", "except BaseException as", "except Exception as", DATASETS),
+    ("ppl_models/files.py", "error.filename = os.fspath(path)", "pass", DATASETS),
+    ("ppl_models/training/schedules.py", "isinstance(self.scheduler, ReduceLROnPlateau)", "False", FIT),
     # Objectives: estimators, weights, chunks.
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
     ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
@@ -602,6 +712,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/supports.py", "issubclass(kind, Constraint)", "True", SAVING),
     ("ppl_models/training/compile.py", "            _autocast(),\n", "", COMPILE),
     ("ppl_models/training/graph.py", "FakeTensorMode(shape_env=ShapeEnv())", "FakeTensorMode()", COMPILE),
+    ("ppl_models/training/graph.py", "        hidden &= leaves()\n", "        pass\n", COMPILE),
     ("guides/latent_site.py", '"event_dim": self.event_dim', '"event_dim": 0', SAVING),
     # Training on loaders.
     ("ppl_models/training/checkpoints.py", "        if trainer.is_last_batch:", "        if False:", TRAIN),
@@ -664,7 +775,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/labels.py", "name not in taken |", "name not in set() |", ARVIZ),
     ("ppl_models/labels.py", "name if lengths[name] == size else own[i]", "name", ARVIZ),
     ("ppl_models/diagnostics/draws.py", "log_q = log_p - weights.values", "log_q = log_p + weights.values", ARVIZ),
-    ("ppl_models/diagnostics/draws.py", "            if _is_factor(site):\n", "            if False:\n", ARVIZ),
+    ("ppl_models/diagnostics/draws.py", "            if is_factor(site):\n", "            if False:\n", ARVIZ),
     (
         "ppl_models/diagnostics/draws.py",
         "poutine.replay(poutine.uncondition(self.model), trace=guide_trace)",
@@ -822,6 +933,206 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
     ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
     ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
+    ("docs/api/reference.md", "automodule:: ppl_models.reference", "automodule:: ppl_models.training", DOCS),
+    ("docs/numbers.md", "| `toy` |", "| `toys` |", DOCS),
+    ("docs/theory/contract.md", "never_above_the_evidence", "never_below_the_evidence", DOCS),
+    ("docs/theory/hamiltonian.md", "benchmarks volume", "benchmarks volumes", DOCS),
+    ("docs/migrating/pythae.md", "assert abs(pythae_loss - ours) < 0.1\n", "", DOCS),
+    ("docs/migrating/pythae.md", "file_format: mystnb\n", "", DOCS),
+    ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
+    ("pyproject.toml", 'packages = ["guides", "ppl_models"]', 'packages = ["ppl_models"]', PACKAGING),
+    ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
+    # What is made of a study.
+    ("ppl_models/study/run_metrics.py", "dict.fromkeys(METRICS, np.inf)", "dict.fromkeys(METRICS, np.nan)", METRICS),
+    ("ppl_models/study/run_metrics.py", "np.abs(run[~np.isnan(run)])", "run[~np.isnan(run)]", METRICS),
+    ("ppl_models/study/run_metrics.py", "(later > first).sum()", "(later > 0).sum()", METRICS),
+    ("ppl_models/study/run_metrics.py", "below.argmax(1) + 1", "below.argmax(1)", METRICS),
+    (
+        "ppl_models/study/run_metrics.py",
+        "np.where(self.diverged, self.losses.shape[1], self.ended)",
+        "self.ended",
+        METRICS,
+    ),
+    ("ppl_models/study/metrics.py", "values.std()", "values.std(ddof=1)", METRICS),
+    ("ppl_models/study/intervals.py", "used.std(ddof=1)", "used.std()", METRICS),
+    ("ppl_models/study/intervals.py", "    if len(values) < BOOTSTRAP_FROM:\n", "    if False:\n", METRICS),
+    ("ppl_models/study/intervals.py", "np.where(np.isnan(left), share, left)", "np.nan_to_num(left)", METRICS),
+    ("ppl_models/study/comparisons.py", "ranks[differences != 0]", "ranks", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "(len(order) - rank) * p", "len(order) * p", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "averages[-1 - cut]", "averages[-2 - cut]", STUDY_TABLES),
+    ("ppl_models/study/comparisons.py", "np.where(equal, 0.0, one", "np.where(False, 0.0, one", STUDY_TABLES),
+    ("ppl_models/study/run_values.py", "np.where(runs.diverged, math.inf, tested)", "tested", STUDY_TABLES),
+    (
+        "ppl_models/study/run_values.py",
+        "warmup_epochs(results, model, dataset) if after_warmup else 0",
+        "0",
+        STUDY_TABLES,
+    ),
+    ("ppl_models/study/tables.py", 'row["mean"] - known[dataset]', 'row["mean"]', STUDY_TABLES),
+    ("ppl_models/study/table_formats.py", '"&": r"\\&"', '"&": "&"', STUDY_TABLES),
+    ("ppl_models/study/opening.py", "values.where(np.isfinite(values))", "values", STUDY_TABLES),
+    ("ppl_models/study/figures.py", "losses[~runs.diverged &", "losses[", STUDY_REPORT),
+    ("ppl_models/study/summary.py", 'rows["n_used"] > rows["n_diverged"]', 'rows["n_used"] > 0', STUDY_REPORT),
+    ("ppl_models/study/summary.py", "losses + _IMPOSSIBLE * errors < floor", "losses < floor", STUDY_REPORT),
+    ("ppl_models/study/report.py", "autoescape=True", "autoescape=False", STUDY_REPORT),
+    (
+        "ppl_models/study_command.py",
+        "return None if math.isnan(value) else str(value)",
+        "return None",
+        STUDY_COMMAND,
+    ),
+    ("ppl_models/study/job.py", "    torch.set_default_dtype(torch.float32)\n", "", STUDY),
+    (
+        "ppl_models/study/job.py",
+        'derived_seed(cell.seed, "initialisation")',
+        'derived_seed(0, "initialisation")',
+        STUDY,
+    ),
+    ("ppl_models/study/job.py", "        validation_objective=ELBO(),\n", "", STUDY),
+    ("ppl_models/study/job.py", "        resume=True,\n", "        resume=False,\n", STUDY),
+    ("ppl_models/study/job.py", "            if error.errno in DISK_ERRORS:\n", "            if False:\n", STUDY),
+    ("ppl_models/study/job.py", "start=1 / warmup", "start=0.0", STUDY),
+    ("ppl_models/study/job.py", "min(1.0, epoch / warmup)", "epoch / warmup", STUDY),
+    ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),
+    ("ppl_models/study/study.py", 'if before["study"].get(name) != value:', "if False:", STUDY),
+    ("ppl_models/study/study.py", "    if twice:\n", "    if False:\n", STUDY),
+    ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
+    ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
+    ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),
+    ("ppl_models/study/engines.py", "while os.getppid() == parent:", "while True:", STUDY),
+    ("ppl_models/study/engines.py", "except BrokenProcessPool as error:", "except KeyError as error:", STUDY),
+    ("ppl_models/study/cells.py", '"" if self.guide == DEFAULT else', '"" if True else', STUDY),
+    ("ppl_models/study/pairs.py", "[mean.sigmoid(), F.logsigmoid(scale)]", "[mean, scale]", STUDY),
+    ("ppl_models/train_command.py", "raise typer.Exit(FAILED)", "return", STUDY),
+    # Calibration: the law of ranks.
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "binom.sf(counts - 1, size, places)",
+        "binom.sf(counts, size, places)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "np.arange(1, num_draws + 1) / (num_draws + 1))[:, None]",
+        "np.arange(1, num_draws + 1) / num_draws)[:, None]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/uniformity.py", 'least_tail, side="right")', 'least_tail, side="left")', CALIBRATION),
+    ("ppl_models/diagnostics/uniformity.py", "> least_tail\n", "> 2 * least_tail\n", CALIBRATION),
+    (
+        "ppl_models/diagnostics/uniformity.py",
+        "2 * generator.binomial(both, 0.5,",
+        "2 * generator.binomial(both, 0.4,",
+        CALIBRATION,
+    ),
+    # ... ranks, and what they are of.
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "    shuffled = torch.rand(values.shape, dtype=torch.float64, device=values.device).argsort(0)",
+        "    shuffled = torch.zeros(values.shape).argsort(dim=0, stable=True)",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "every[chosen, places]", "every[0 * chosen, places]", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "self.replacement(drawing.args, self._data(truth, 0))",
+        "drawing.args",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "        values[LOG_LIKELIHOOD] = ", "        _ = ", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "reasons = [None if ok else NOT_FINITE for ok in finite.tolist()]",
+        "reasons = [None for ok in finite.tolist()]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibration.py", "with holding(everything, start), ", "with ", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "pyro.get_param_store().scope(deepcopy(stored))",
+        "pyro.get_param_store().scope(stored)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "guide=made if callable(made) else self.guide",
+        "guide=self.guide",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/calibration.py",
+        "            with holding(parameters, {name: value[rows[s]]",
+        "            with holding(parameters, {name: value[0]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/calibrated.py", "0.5 - places.mean(0)", "places.mean(0) - 0.5", CALIBRATION),
+    (
+        "ppl_models/diagnostics/calibrated.py",
+        "cut = round((1 - wanted) / 2 * values)",
+        "cut = round((1 - wanted) * values)",
+        CALIBRATION,
+    ),
+    (
+        "ppl_models/diagnostics/simulation.py",
+        "        new[position] = data[name]",
+        "        new[0] = data[name]",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/simulation.py", "if is_factor(site):", "if False:", CALIBRATION),
+    # ... fits to each data set.
+    ("ppl_models/diagnostics/refits.py", 'randomness="different"', 'randomness="same"', CALIBRATION),
+    (
+        "ppl_models/diagnostics/refits.py",
+        "leaf.copy_(torch.where(_aligned(finite, leaf), leaf, old))",
+        "pass",
+        CALIBRATION,
+    ),
+    ("ppl_models/diagnostics/refits.py", "                skipped += ~finite\n", "", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "            args[i] = tensor\n", "            pass\n", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "        _put(parameters, before)\n", "        pass\n", CALIBRATION),
+    ("ppl_models/diagnostics/refits.py", "            p.requires_grad_(False)\n", "            pass\n", CALIBRATION),
+    # Inference gaps.
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "Bound(self.refitted - self.log_weights)",
+        "Bound(self.log_weights - self.refitted)",
+        GAPS,
+    ),
+    ("ppl_models/diagnostics/inference_gaps.py", "variance / 2, ", "variance, ", GAPS),
+    ("ppl_models/diagnostics/inference_gaps.py", "bounds.annealed.estimates", "bounds.elbo.estimates", GAPS),
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "                if not improved.any():\n                    break\n",
+        "                break\n",
+        GAPS,
+    ),
+    (
+        "ppl_models/diagnostics/inference_gaps.py",
+        "most = max(1, max_batch // (CHAINS * ESTIMATES))",
+        "most = max_batch",
+        GAPS,
+    ),
+    ("ppl_models/diagnostics/inference_gaps.py", "deepcopy(guide, {id(model): model})", "deepcopy(guide)", GAPS),
+    ("ppl_models/diagnostics/inference_gaps.py", "- math.log(num_samples) for", "- 0.1 for", GAPS),
+    ("ppl_models/reference/parameters.py", "and value.requires_grad:", "and True:", REFERENCE),
+    ("ppl_models/reference/parameters.py", "            part._parameters[key] = parameter\n", "", REFERENCE),
+    (
+        "ppl_models/reference/parameters.py",
+        "transform_to(each.constraint).inv(values[each.name])",
+        "values[each.name]",
+        REFERENCE,
+    ),
+    ("ppl_models/reference/parameters.py", "(*first.places, (part, key))", "((part, key),)", REFERENCE),
+    ("ppl_models/reference/parameters.py", "if isinstance(part, nn.RNNBase):", "if False:", REFERENCE),
+    (
+        "ppl_models/reference/float64.py",
+        "    Distribution._validate_sample = _no_check  # type: ignore[assignment,method-assign]\n",
+        "",
+        REFERENCE,
+    ),
+    ("ppl_models/reference/tape.py", "            if _writes_into_part(node):", "            if False:", REFERENCE),
+    ("ppl_models/reference/nuts.py", "    if diverged == total:", "    if False:", REFERENCE),
+    ("ppl_models/reference/layer_operations.py", "        if count_padding:", "        if True:", REFERENCE),
     # Reproductions.
     ("ppl_models/gaussian.py", "dist.Normal(offset, 1.0)", "dist.Normal(0 * offset, 1.0)", GAUSSIAN),
     (
@@ -920,9 +1231,11 @@ def survivors(mutation: tuple[str, str, str, str]) -> str | None:
     name = f"{file}: {' '.join(old.split())!r} -> {' '.join(new.split())!r}"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("benchmarks", "guides", "ppl_models", "tests"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        for part in ("benchmarks", "docs", "guides", "ppl_models", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+        for part in ROOT.iterdir():
+            if part.is_file():
+                shutil.copy(part, copy)
         text = (copy / file).read_text(encoding="utf-8")
         if text.count(old) != 1:
             return f"stands {text.count(old)} times in the code: {name}"

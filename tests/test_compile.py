@@ -15,14 +15,14 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from guides import HamiltonianGuide, MeanFieldGuide, Minibatch, ModelError, OptionError
+from guides import HamiltonianGuide, MeanFieldGuide, Minibatch, ModelError, OptionError, UniformDequantisation
 from guides.noise import Share
-from ppl_models import VAE, OffsetGaussian
+from ppl_models import VAE, FlowDensity, OffsetGaussian
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights
 from ppl_models.training import CompiledObjective, fit, graph
-from tests.contract.problems import PROBLEMS
-from tests.contract.registry import BASES, GUIDES, LAYERS, wide
+from tests.contract.problems import PROBLEMS, SEQUENTIAL
+from tests.contract.registry import BASES, GUIDES, LAYERS, OWN, on, wide
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,19 +51,25 @@ def assert_equal(compiled, *args, rtol=1e-10):
         torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * 10)
 
 
-#: Every guide on real latents, one per datum; every family on a positive one, for all data; the bases on both at once.
+#: Those that belong to one model; and one whose first force is taken where no parameter moved the latents to.
+FOR_ONE = OWN | {"one_pixel": OWN["one_pixel"] | {"hamiltonian-over-uniform": on("hamiltonian", UniformDequantisation)}}
+
+#: Every guide on real latents, one per datum; every family on a positive one, for all data; the bases on both at once;
+#: and those that belong to one model.
 TRACED = (
     [("linear_vae", name) for name in GUIDES]
     + [("gamma_poisson", name) for name in ["list", *BASES, *LAYERS]]
     + [("offset_gaussian", name) for name in BASES]
+    + [(problem, name) for problem, made in FOR_ONE.items() for name in made]
 )
 
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(("name", "make"), TRACED)
 def test_every_guide_is_traced_whole(name, make):
-    problem = PROBLEMS[name]()
-    guide = GUIDES[make](problem.model, problem.encoder).setup(*problem.args)
+    problem = (PROBLEMS | SEQUENTIAL)[name]()
+    guide = FOR_ONE[name][make](problem.model) if name in FOR_ONE else GUIDES[make](problem.model, problem.encoder)
+    guide.setup(*problem.args)
     compiled = CompiledObjective(ELBO(num_particles=2)(problem.model, guide))
     assert_equal(compiled, *problem.args)
     for parameter in compiled.parameters():
@@ -301,6 +307,19 @@ def test_a_compiled_fit_is_the_eager_one(optim, options):
         torch.testing.assert_close(have, want, rtol=1e-8, atol=1e-10)
     assert compiled.compile_seconds > 0
     assert eager.compile_seconds == 0
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_flows_of_images_are_fitted_alike():
+    found = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = FlowDensity.images((1, 2, 2), num_scales=2, num_couplings=1, hidden=2, growth=1, depth=1)
+        guide, x = UniformDequantisation(model), (torch.rand(6, 1, 2, 2) < 0.5).double()
+        result = fit(model, guide, x, steps=4, seed=0, batch_size=3, lr=0.01, progress=False, compile=compile)
+        found.append([torch.tensor(result.history["loss"].to_numpy()), *model.parameters()])
+    for have, want in zip(*found, strict=True):
+        torch.testing.assert_close(have, want, rtol=1e-8, atol=1e-10)
 
 
 def sometimes_infinite(x):

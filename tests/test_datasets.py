@@ -6,6 +6,7 @@ import gzip
 import inspect
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -705,6 +706,21 @@ def test_atomic_path_leaves_the_old_file_and_nothing_else_when_stopped(tmp_path,
 
     with pytest.raises(error):
         stopped_half_way()
+    assert final.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_atomic_path_names_the_file_for_which_the_disk_had_no_room(tmp_path):
+    final = tmp_path / "table.csv"
+    final.write_text("old")
+
+    def on_a_full_disk():
+        with atomic_path(final) as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("complete")
+
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{final}'")):
+        on_a_full_disk()
     assert final.read_text() == "old"
     assert list(tmp_path.iterdir()) == [final]
 

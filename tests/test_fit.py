@@ -350,6 +350,7 @@ def test_a_skipped_step_changes_no_parameter(explodes, x):
         ({"max_grad_norm": 0.0}, OptionError, "max_grad_norm must be positive"),
         ({"max_skipped": -1}, OptionError, "max_skipped must be a whole number of at least 0; got -1"),
         ({"validate_every": 0}, OptionError, "validate_every must be a whole number of at least 1; got 0"),
+        ({"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau}, OptionError, "ReduceLROnPlateau, which waits for"),
         ({"schedule": "cosin"}, OptionError, "schedule must be one of 'constant', 'cosine', 'study'; got 'cosin'. Did"),
         ({"step": 3}, TypeError, "step"),
         ({"optim": pyro.optim.Adam({"lr": 0.1})}, TypeError, "optim must be a torch optimizer class"),

@@ -28,7 +28,7 @@ from ppl_models.networks import (
 )
 from ppl_models.networks.spline import rational_quadratic
 from ppl_models.objectives import ELBO, IWAE, log_weights
-from ppl_models.training import fit
+from ppl_models.training import fit, load, save, train
 from tests.contract.registry import moved
 
 
@@ -179,9 +179,92 @@ def test_data_start_with_mean_zero_and_variance_one():
     assert all(not torch.equal(loc, layer.loc) for loc, layer in zip(before, norms, strict=True))
 
 
+def norms_of(model):
+    return [
+        part.detach().clone() for layer in model.modules() if isinstance(layer, ActNorm) for part in layer.parameters()
+    ]
+
+
+def assert_same(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("train_with", ["fit", "train"])
+@pytest.mark.parametrize("kind", ["points", "images"])
+def test_training_starts_it_once_by_its_first_batch(kind, train_with):
+    if kind == "points":
+        guide, x = nothing, torch.tensor([5.0, -3.0]) + torch.tensor([0.1, 20.0]) * torch.randn(60, 2)
+        model = FlowDensity.points(hidden=(6,), num_couplings=2)
+    else:
+        x = (torch.rand(60, 1, 4, 4) > 0.3).double()
+        model = FlowDensity.images((1, 4, 4), num_scales=2, num_couplings=1, hidden=4, growth=2, depth=1)
+        guide = UniformDequantisation(model)
+    shown = []
+    start, model.start = model.start, lambda x: (shown.append(x), start(x))[1]
+
+    def go_on(data):
+        options = {"batch_size": 20, "lr": 1e-15, "seed": 3, "progress": False}
+        if train_with == "fit":
+            fit(model, guide, data, steps=4, **options)
+        else:
+            train(model, guide, data, epochs=1, **options)
+
+    assert not model.started
+    go_on(x)
+    (batch,) = shown
+    assert model.started
+    assert batch.shape == (20, *x.shape[1:])
+    assert {tuple(row.flatten().tolist()) for row in batch} <= {tuple(row.flatten().tolist()) for row in x}
+    found = norms_of(model)
+    if kind == "points":  # no noise
+        assert_same(found, norms_of(start(batch)))
+    go_on(1 - 2 * x)
+    assert len(shown) == 1
+    assert_same(norms_of(model), found)
+
+
+def test_data_given_by_hand_are_not_replaced_by_the_first_batch():
+    x = 3 + torch.randn(60, 2)
+    model = FlowDensity.points(hidden=(6,)).start(x)
+    found = norms_of(model)
+    fit(model, nothing, x, steps=1, batch_size=7, lr=1e-15, progress=False)
+    assert_same(norms_of(model), found)
+
+
+def test_a_start_is_part_of_what_is_saved(tmp_path):
+    x = 3 + torch.randn(60, 2)
+    model = FlowDensity.points(hidden=(6,)).start(x)
+    save(tmp_path / "flow.pt", model, nothing)
+    again = FlowDensity.points(hidden=(6,))
+    load(tmp_path / "flow.pt", again, nothing)
+    fit(again, nothing, 5 * x, steps=1, lr=1e-15, progress=False)
+    assert_same(norms_of(again), norms_of(model))
+
+
+def test_a_training_that_goes_on_is_not_started_again(tmp_path):
+    x = 3 + torch.randn(40, 2)
+
+    def run(folder, epochs):
+        torch.manual_seed(1)
+        model = FlowDensity.points(hidden=(6,))
+        options = {"batch_size": 16, "lr": 0.01, "seed": 0, "progress": False, "folder": folder, "resume": True}
+        train(model, nothing, x, epochs=epochs, **options)
+        return list(model.parameters())
+
+    want = run(tmp_path / "whole", 3)
+    run(tmp_path / "broken", 1)
+    for one, other in zip(run(tmp_path / "broken", 3), want, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_one_datum_is_not_enough_to_start():
+    with pytest.raises(DataError, match=r"a flow must be started by at least 2 data.* got 1. Write model.start\(x\)"):
+        fit(FlowDensity.points(), nothing, torch.randn(5, 2), batch_size=1, progress=False)
+
+
 def test_it_is_trained():
     x = torch.cat([torch.randn(100, 2) * 0.2 - 1, torch.randn(100, 2) * 0.2 + 1])
-    model = FlowDensity.points(couplings="spline", hidden=(16,), num_couplings=2).start(x)
+    model = FlowDensity.points(couplings="spline", hidden=(16,), num_couplings=2)
     single = dist.MultivariateNormal(x.mean(0), x.T.cov()).log_prob(x).mean()
     fit(model, nothing, x, steps=60, lr=0.03, seed=0, progress=False)
     assert model.log_density(x).mean() > single + 0.2

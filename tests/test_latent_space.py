@@ -7,6 +7,7 @@ import math
 import pyro
 import pyro.distributions as dist
 import pyro.infer
+import pyro.nn
 import pytest
 import torch
 from pyro import poutine
@@ -269,9 +270,53 @@ def subsampled_latents(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
 
 
+def bounded_by_another():
+    low = pyro.sample("low", dist.Normal(0.0, 1.0))
+    pyro.sample("z", dist.Uniform(low, 10.0))
+
+
+class BoundedByAParameter(pyro.nn.PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.high = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self):
+        pyro.sample("z", dist.Uniform(0.0, self.high))
+
+
+def bounded_by_its_datum(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Uniform(torch.zeros(2), 1 + x[:, None]).to_event(1))
+
+
+def bounded_by_a_minibatch(x):
+    with pyro.plate("data", len(x), subsample_size=1) as rows:
+        low = x[rows].mean()
+    pyro.sample("z", dist.Uniform(low, 1000.0))
+
+
+def test_bounds_may_differ_among_the_elements_of_a_site():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(x, x + 1.0))
+
+    x = torch.tensor([0.0, 5.0])
+    space = LatentSpace(model, x)
+    torch.testing.assert_close(space.constrain(torch.zeros(2))["z"], x + 0.5)
+
+
 @pytest.mark.parametrize(
     ("model", "args", "encoder", "message"),
     [
+        (bounded_by_another, (), None, "support of latent 'z' must be the same in every run; got .* another latent"),
+        (
+            bounded_by_a_minibatch,
+            (torch.arange(900.0),),
+            None,
+            "which data a subsampled plate looks at. Draw from a fi",
+        ),
+        (BoundedByAParameter(), (), None, "on a learned parameter"),
+        (bounded_by_its_datum, (torch.arange(3.0),), nn.Linear(1, 4), "'z' must not depend on the datum of a guide"),
         (discrete, (), None, "latents must be continuous; got the discrete site 'k' .Categorical."),
         (observed_only, (torch.zeros(()),), None, "at least one latent sample site; got none"),
         (without_bijection, (), None, "latent 'z' must have a support with a bijection"),

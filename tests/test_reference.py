@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
 from torch.nn import functional as F
 
 from guides.errors import DataError, ModelError, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models.reference import nuts
+from ppl_models.reference.parameters import WithParameters
 from ppl_models.reference.replay import compare, replay
 from ppl_models.reference.target import Target
 from tests.contract.problems import gamma_poisson, groups, offset_gaussian
@@ -64,6 +68,26 @@ def spd(u):
     """A positive definite matrix, ``(2, 3, 3)``, that depends on ``u``, ``(12,)``."""
     a = u.reshape(2, 2, 3)
     return a.mT @ a + STACKED
+
+
+def square(u):
+    """A matrix without structure, (3, 3)."""
+    return u[:9].reshape(3, 3) + MATRIX
+
+
+def weighed(u):
+    """Images, (2, 3, 5, 5), whose channels depend on ``u``, (12,)."""
+    return IMAGE * u[:3].reshape(3, 1, 1) + u[3:6].reshape(3, 1, 1)
+
+
+def made(layer, *sizes, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return layer(*sizes, **options).double().eval().requires_grad_(False)
+
+
+LSTM, GRU = made(nn.LSTM, 3, 2), made(nn.GRU, 3, 2)
+ATTENTION = made(nn.MultiheadAttention, 2, 1, batch_first=True)
 
 
 def filled(u):
@@ -165,6 +189,90 @@ REAL = {
     "conv2d_groups": lambda u: F.conv2d(IMAGE, u.reshape(3, 1, 2, 2), u[:3], groups=3),
     "conv_transpose": lambda u: F.conv_transpose2d(IMAGE, u.reshape(3, 1, 2, 2), stride=2, padding=1, output_padding=1),
     "layer_norm": lambda u: F.layer_norm(u.reshape(3, 4), (4,)),
+    "svd": lambda u: torch.linalg.svdvals(square(u)) + torch.linalg.svd(spd(u))[1],
+    "singular_vectors": lambda u: (lambda x, s, y: x[:, :1] * s[:1] @ y[:1])(*torch.linalg.svd(u.reshape(3, 4), False)),
+    "eigenvectors": lambda u: (lambda e, v: (v * e.exp()[:, None]) @ v.mT)(*torch.linalg.eigh(spd(u))),
+    "qr": lambda u: (lambda q, r: q.abs() + r[..., 0, 0, None, None].abs())(*torch.linalg.qr(spd(u))),
+    "slogdet": lambda u: torch.linalg.slogdet(-spd(u)).logabsdet + torch.slogdet(spd(u)).sign,
+    "matrix_exp": lambda u: torch.linalg.matrix_exp(0.3 * square(u)),
+    "matrix_power": lambda u: torch.linalg.matrix_power(square(u), 3) + torch.linalg.pinv(spd(u)),
+    "multiplied_chain": lambda u: (
+        torch.linalg.multi_dot([square(u), MATRIX, square(u)]) + torch.cross(square(u), MATRIX, dim=-1)
+    ),
+    "kron_trace": lambda u: (
+        torch.kron(u[:4].reshape(2, 2), MATRIX)
+        + square(u).trace()
+        + torch.block_diag(u[:9].reshape(3, 3), MATRIX).sum()
+    ),
+    "distances": lambda u: (
+        torch.cdist(u.reshape(4, 3), MATRIX) + F.pairwise_distance(u.reshape(4, 3), MATRIX[:1])[:, None]
+    ),
+    "cosine_similarity": lambda u: F.cosine_similarity(u.reshape(4, 3), MATRIX[:1]),
+    "bilinear": lambda u: F.bilinear(u[:3], MATRIX[0], u[:9].reshape(1, 3, 3)),
+    "max_pool1d": lambda u: F.max_pool1d(u.reshape(1, 2, 6), 2) * u[0],
+    "max_pool2d": lambda u: F.max_pool2d(weighed(u), 3, stride=2, padding=1),
+    "avg_pool1d": lambda u: F.avg_pool1d(u.reshape(1, 2, 6), 3, stride=2, padding=1),
+    "avg_pool2d": lambda u: (
+        F.avg_pool2d(weighed(u), 2, ceil_mode=False)
+        + F.avg_pool2d(weighed(u), 2, stride=2, padding=0, count_include_pad=False)
+    ),
+    "avg_pool_padded": lambda u: F.avg_pool2d(weighed(u), 3, stride=2, padding=1, count_include_pad=False),
+    "avg_pool_divided": lambda u: F.avg_pool2d(weighed(u), 3, stride=2, padding=1, divisor_override=2),
+    "adaptive_pool": lambda u: F.adaptive_avg_pool2d(weighed(u), 1) + F.adaptive_avg_pool2d(weighed(u), (2, 3)).sum(),
+    "adaptive_max_pool": lambda u: (
+        F.adaptive_max_pool2d(weighed(u), 5) + F.adaptive_max_pool1d(u.reshape(1, 2, 6), 2).sum()
+    ),
+    "batch_norm": lambda u: F.batch_norm(weighed(u), torch.ones(3), torch.ones(3), u[:3], u[3:6]),
+    "group_norm": lambda u: F.group_norm(weighed(u), 3, u[:3], u[3:6]) + F.instance_norm(weighed(u)),
+    "rms_norm": lambda u: F.rms_norm(u.reshape(3, 4), (4,)) + F.normalize(u.reshape(3, 4)),
+    "more_activations": lambda u: F.selu(u) + F.celu(u) + F.mish(u) + F.hardswish(u) + F.hardsigmoid(u) + F.relu6(u),
+    "still_more": lambda u: (
+        F.softsign(u) + F.tanhshrink(u) + F.softshrink(u) + F.hardshrink(u) + F.threshold(u, 0.1, 2.0)
+    ),
+    "gates": lambda u: F.glu(u) + F.prelu(u, MATRIX[0, :1])[:6] + F.softmin(u, 0)[:6],
+    "recurrent": lambda u: LSTM(u.reshape(4, 1, 3))[0] + GRU(u.reshape(4, 1, 3))[0],
+    "attention": lambda u: (
+        F.scaled_dot_product_attention(*u.reshape(3, 1, 2, 2)) + ATTENTION(*3 * [u.reshape(1, 6, 2)])[0][:, :2]
+    ),
+    "upsampling": lambda u: (
+        F.interpolate(u.reshape(1, 1, 3, 4), scale_factor=2)
+        + F.interpolate(u.reshape(1, 1, 3, 4), scale_factor=2, mode="bilinear")
+    ),
+    "shuffles": lambda u: F.pixel_shuffle(u.reshape(1, 4, 1, 3), 2) + F.channel_shuffle(u.reshape(1, 4, 3, 1), 2).sum(),
+    "more_pads": lambda u: (
+        F.pad(u.reshape(1, 3, 4), (1, 2), mode="reflect") + F.pad(u.reshape(1, 3, 4), (1, 2), mode="replicate")
+    ),
+    "unfold": lambda u: F.unfold(weighed(u), 2) + u.unfold(0, 3, 1).sum(),
+    "conv3d": lambda u: F.conv3d(IMAGE.reshape(1, 1, 6, 5, 5), u.reshape(1, 1, 3, 2, 2)),
+    "losses": lambda u: (
+        F.smooth_l1_loss(u, 0 * u)
+        + F.huber_loss(u, 0 * u)
+        + F.binary_cross_entropy_with_logits(u, 0 * u + 0.3)
+        + F.cross_entropy(u.reshape(3, 4), INDEX.reshape(-1)[:3])
+        + F.mse_loss(u, u.exp())
+        + F.kl_div(u, u.exp())
+    ),
+    "binary_cross_entropy": lambda u: F.binary_cross_entropy(u.sigmoid(), 0 * u + 0.3),
+    "topk": lambda u: u.topk(3).values + u.kthvalue(2).values + u.median() + u.quantile(0.3),
+    "cumulative_extremes": lambda u: u.cummax(0).values + u.cummin(0).values,
+    "searching": lambda u: (
+        u * torch.bucketize(u, MATRIX[0].sort().values) + torch.searchsorted(MATRIX[0].sort().values, u)
+    ),
+    "repeat_interleave": lambda u: u.repeat_interleave(2) + u.repeat(2) + u.tile(2),
+    "meshgrid": lambda u: torch.meshgrid(u[:3], u[3:6], indexing="ij")[0] * torch.cartesian_prod(u[:3], u[:3]).sum(),
+    "take": lambda u: u.take(INDEX) + u.reshape(3, 4)[:2].take_along_dim(INDEX, 1),
+    "masked_select": lambda u: (
+        torch.masked_fill(u, u < 0, 0.0) + u.masked_select(INDEX.reshape(-1, 1).expand(4, 3).reshape(-1) > 0).sum()
+    ),
+    "index_fill": lambda u: u.index_fill(0, INDEX[0], 1.0) + torch.where(u > 0, 1.0, u),
+    "nan_to_num": lambda u: u.nan_to_num(0.0) + torch.nan_to_num(u.sqrt().detach(), 1.0) + u.sinc() + u.frac(),
+    "linspace": lambda u: u * torch.linspace(0, 1, 12) + torch.eye(12).sum(0) + torch.logspace(0, 1, 12),
+    "hermitian": lambda u: (
+        torch.tensordot(square(u), MATRIX, 1) + torch.trapezoid(u) + u.diff().sum() + u.logit(1e-3).sum()
+    ),
+    "special": lambda u: torch.special.i1(u) + torch.special.entr(u.abs()) + torch.special.xlog1py(u, u.abs()),
+    "zeta": lambda u: torch.special.zeta(2.0 + u.detach().abs(), 1.5) * u + torch.special.multigammaln(u.abs() + 3, 2),
+    "atan2": lambda u: torch.atan2(u, u.flip(0)) + torch.hypot(u, u.flip(0)) + u.tan(),
 }
 TABLE = REAL | POSITIVE | UNIT
 
@@ -376,6 +484,187 @@ def test_pyro_backend_agrees():
     assert (draws.sample_stats["energy"] >= -draws.sample_stats["lp"] - 50).all()
 
 
+# ----------------------------------------------------------------------------------------------- parameters as latents
+
+OFFSET_SD, LOG_SCALE_SD = 1.5, 0.4
+
+
+def joint_given_scale(x, scale):
+    """Of one dimension, the law of (z, offset) given the scales ``(K,)``, and the log evidence of each scale.
+
+    Both have precision N / scale^2 from the data, in the same direction; z has 1 of its own, the offset OFFSET_SD^-2.
+    """
+    n, mean = len(x), x.mean()
+    data = n / scale.square()
+    own = torch.tensor([1.0, OFFSET_SD**-2]).diag_embed()
+    covariance = torch.linalg.inv(own + data[:, None, None])
+    loc = covariance.sum(-1) * (data * mean)[:, None]
+    law = dist.MultivariateNormal(
+        torch.zeros(n), (1 + OFFSET_SD**2) * torch.ones(n, n) + scale.square()[:, None, None] * torch.eye(n)
+    )
+    return loc, covariance, law.log_prob(x)
+
+
+def test_parameters_are_sampled_under_their_prior():
+    """Given the scale, offset and latent are jointly normal; over the scale, an integral in one dimension."""
+    x = torch.tensor([[0.5, 0.1], [1.1, -0.4], [-0.2, 0.9], [0.8, 1.4]])
+    gaussian = OffsetGaussian(2, offset=torch.tensor([0.3, -0.2]), scale=torch.tensor([1.2, 1.6]))
+    before = {name: value.clone() for name, value in gaussian.state_dict().items()}
+    held = list(gaussian.parameters())
+    prior = {"offset": dist.Normal(0.0, OFFSET_SD), "log_scale": dist.Normal(torch.zeros(2), LOG_SCALE_SD)}
+    draws = nuts(gaussian, x, **SMALL | {"num_samples": 1000}, learn="parameters", prior=prior).posterior
+    assert draws["offset"].dims == ("chain", "draw", "offset_dim_0")
+    assert all(ours is theirs for ours, theirs in zip(gaussian.parameters(), held, strict=True))
+    assert all(torch.equal(gaussian.state_dict()[name], value) for name, value in before.items())
+    grid = torch.linspace(-6 * LOG_SCALE_SD, 6 * LOG_SCALE_SD, 400)
+    for j in range(2):
+        loc, covariance, evidence = joint_given_scale(x[:, j], grid.exp())
+        weights = (evidence + dist.Normal(0.0, LOG_SCALE_SD).log_prob(grid)).softmax(0)
+        mean = weights @ loc
+        spread = torch.einsum("k,kij->ij", weights, covariance + loc[:, :, None] * loc[:, None]) - mean.outer(mean)
+        centre = weights @ grid
+        check_moments(draws["z"][..., j], mean[0], spread[0, 0].sqrt())
+        check_moments(draws["offset"][..., j], mean[1], spread[1, 1].sqrt())
+        check_moments(draws["log_scale"][..., j], centre, (weights @ grid.square() - centre.square()).sqrt())
+        both = draws["z"][..., j] * draws["offset"][..., j]
+        check_moments(both, spread[0, 1] + mean.prod(), float(both.std()))
+
+
+def test_parameters_of_pyro_s_backend_and_those_that_are_held():
+    gaussian, x = OffsetGaussian(1), torch.tensor([[0.9], [1.1]])
+    gaussian.log_scale.requires_grad_(False)
+    settings = SMALL | {"num_chains": 2, "num_warmup": 100, "num_samples": 200}
+    prior = dist.Normal(0.0, OFFSET_SD)
+    draws = nuts(gaussian, x, **settings, learn="parameters", prior=prior, backend="pyro").posterior
+    assert set(draws) == {"offset", "z"}
+    loc, covariance, _ = joint_given_scale(x[:, 0], torch.ones(1))
+    error = covariance[0, 1, 1].sqrt() / math.sqrt(40)  # at least 40 effective draws of 400
+    assert abs(float(draws["offset"].mean()) - loc[0, 1]) < 4 * error
+
+
+class Positive(PyroModule):
+    """A constrained parameter, a layer's, one that is tied, and those of a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = PyroParam(torch.tensor(2.0), dist.constraints.positive)
+        self.layer = nn.Linear(1, 1)
+        self.again = nn.Linear(1, 1)
+        self.again.weight = self.layer.weight
+        self.recurrent = nn.RNN(1, 1)
+
+    def forward(self, x):
+        z = pyro.sample("z", dist.Normal(0.0, self.scale).expand([1]).to_event(1))
+        mean = self.again(self.layer(z)) + self.recurrent(z[None])[0][0]
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def test_parameters_take_the_values_that_are_drawn():
+    """The laws of the sites are those of the model when it holds the values."""
+    model, x = Positive(), torch.tensor([0.7])
+    laws = WithParameters(model, dist.Gamma(2.0, 2.0), (x,), {})
+    assert list(laws.laws)[:2] == ["scale", "layer.weight"]
+    assert len(laws.laws) == 8
+    trace = pyro.poutine.trace(laws).get_trace(x)
+    drawn = {name: trace.nodes[name]["value"] for name in laws.laws}
+    model.scale = drawn.pop("scale")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in drawn:
+                parameter.copy_(drawn[name])
+    again = pyro.poutine.trace(pyro.condition(model, {"z": trace.nodes["z"]["value"]})).get_trace(x)
+    assert torch.allclose(again.nodes["z"]["fn"].base_dist.scale, trace.nodes["z"]["fn"].base_dist.scale)
+    assert torch.allclose(again.nodes["x"]["fn"].base_dist.loc, trace.nodes["x"]["fn"].base_dist.loc)
+
+
+def test_parameters_from_the_store_take_the_values_that_are_drawn():
+    def model():
+        loc = pyro.param("loc", torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+        pyro.sample("z", dist.Normal(loc, 1.0))
+
+    laws = WithParameters(model, dist.Beta(2.0, 2.0), (), {})
+    nodes = pyro.poutine.trace(laws).get_trace().nodes
+    assert torch.equal(nodes["z"]["fn"].loc, nodes["loc"]["value"])
+    assert not pyro.get_param_store().keys()
+    with pytest.raises(OptionError, match="'loc' must be continuous"):
+        WithParameters(model, dist.Gamma(2.0, 2.0), (), {})
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_parameters_in_all_places_are_replayed():
+    x = torch.tensor([0.7])
+    agrees(WithParameters(Positive(), dist.Gamma(2.0, 2.0), (x,), {}), x)
+
+
+def test_priors_that_do_not_fit_are_refused():
+    x = torch.tensor([0.7])
+
+    def refused(prior):
+        return lambda: nuts(Positive(), x, learn="parameters", prior=prior)
+
+    one = dist.Gamma(2.0, 2.0)
+    with pytest.raises(OptionError, match=r"each parameter; got none for layer.weight, .*requires_grad_\(False\)"):
+        refused({"scale": one})()
+    with pytest.raises(OptionError, match=r"\(scale, layer.weight, .*; got 'size'"):
+        refused({"size": one})()
+    with pytest.raises(OptionError, match=r"'scale' must be continuous.*GreaterThan.*got Normal"):
+        refused(dist.Normal(0.0, 1.0))()
+    with pytest.raises(OptionError, match="'scale' must be continuous.*Poisson"):
+        refused(dist.Poisson(1.0))()
+    with pytest.raises(OptionError, match=r"'scale' must have the parameter's shape \(\).*\(2,\)"):
+        refused(dist.Gamma(2.0, torch.ones(2)))()
+    with pytest.raises(OptionError, match="one of pyro.distributions; got 1.0"):
+        refused(lambda name, value: 1.0)()
+    with pytest.raises(OptionError, match="together; got prior alone"):
+        nuts(Positive(), x, prior=one)
+    with pytest.raises(OptionError, match="together; got learn alone"):
+        nuts(Positive(), x, learn="parameters")
+    with pytest.raises(OptionError, match="learn must be one of"):
+        nuts(Positive(), x, learn="all", prior=one)
+
+
+def test_models_without_parameters_to_learn_are_refused():
+    layer = nn.Linear(1, 1)
+
+    def shown(x):
+        pyro.module("layer", layer)
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    class Twice(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.z = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            pyro.sample("z", dist.Normal(self.z, 1.0))
+
+    prior = dist.Normal(0.0, 1.0)
+    with pytest.raises(ModelError, match="needs parameters that require gradients"):
+        nuts(OffsetGaussian(1).requires_grad_(False), torch.ones(2, 1), learn="parameters", prior=prior)
+    with pytest.raises(ModelError, match=r"only shows to pyro.module.*'layer\$\$\$weight'"):
+        nuts(shown, torch.ones(1), learn="parameters", prior=prior)
+    with pytest.raises(ModelError, match="'z' twice"):
+        nuts(Twice(), torch.ones(1), learn="parameters", prior=prior)
+
+
+def test_a_method_of_a_module_is_a_model():
+    class Held(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(()))
+
+        def model(self, x):
+            pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+    found = WithParameters(functools.partial(Held().model, torch.ones(1)), dist.Normal(0.0, 1.0), (), {})
+    assert list(found.laws) == ["loc"]
+
+
+def test_laws_that_were_made_with_checks_are_replayed():
+    law = dist.Normal(0.0, 1.0, validate_args=True)
+    agrees(lambda: pyro.sample("z", law))
+
+
 # ---------------------------------------------------------------------------------------------------------- plain words
 
 
@@ -385,6 +674,24 @@ def test_unknown_operation_is_named_with_its_site():
         pyro.sample("y", dist.Normal(torch.linalg.lu_factor(torch.eye(2) + z.diag())[0].sum(), 1.0), obs=torch.ones(()))
 
     with pytest.raises(ModelError, match=r"lu_factor.*site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
+        nuts(model, progress=False)
+
+
+def test_a_part_that_is_written_to_is_named():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([1, 3]).to_event(2))
+        pyro.sample("y", dist.Normal(F.pad(z, (1, 1), mode="circular").square().sum(), 1.0), obs=torch.ones(()))
+
+    with pytest.raises(ModelError, match=r"aten.copy_.*after site 'z' \(test_reference.py, line \d+\)"):
+        nuts(model, progress=False)
+
+
+def test_an_operation_with_arguments_that_jax_does_not_take_is_named_with_its_site():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        pyro.sample("y", dist.Normal(z[z > 0].sum(), 1.0), obs=torch.ones(()))
+
+    with pytest.raises(ModelError, match=r"aten.index.*after site 'z' \(test_reference.py, line \d+\).*backend='pyro'"):
         nuts(model, progress=False)
 
 
@@ -427,6 +734,54 @@ def test_an_impossible_observation_is_refused():
 
     with pytest.raises(ModelError, match="finite where a chain starts"):
         nuts(model)
+
+
+def test_a_log_joint_that_is_not_a_number_is_refused():
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("root", (-1 - z.square()).sqrt())
+
+    for backend in ("numpyro", "pyro"):
+        with pytest.raises(ModelError, match="finite where a chain starts; got nan at the last of 100"):
+            nuts(model, backend=backend)
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_chains_that_only_diverge_are_told(caplog):
+    """Steps of 1 on a valley that is 1e-6 wide, and no time to adapt."""
+    options = {"num_warmup": 1, "num_samples": 20, "num_chains": 2, "progress": False}
+    draws = nuts(lambda: pyro.sample("z", dist.Normal(0.0, 1e-6)), **options)
+    assert draws.sample_stats["diverging"].values.all()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "all 40 transitions diverged" in record.getMessage()
+    assert "(num_warmup, now 1)" in record.getMessage()
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_chains_that_diverge_at_times_are_told(caplog):
+    def funnel():
+        v = pyro.sample("v", dist.Normal(0.0, 3.0))
+        pyro.sample("x", dist.Normal(torch.zeros(5), (v / 2).exp()).to_event(1))
+
+    draws = nuts(funnel, **SMALL)
+    count = int(draws.sample_stats["diverging"].sum())
+    (record,) = caplog.records
+    assert 0 < count < 2000
+    assert f"{count} of 2000 transitions diverged" in record.getMessage()
+    assert "target_accept (now 0.8)" in record.getMessage()
+
+
+def test_chains_are_the_same_on_any_number_of_threads():
+    problem = gamma_poisson()
+    settings = SMALL | {"num_warmup": 50, "num_samples": 50}
+    one = nuts(problem.model, *problem.args, **settings).posterior
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert nuts(problem.model, *problem.args, **settings).posterior.equals(one)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

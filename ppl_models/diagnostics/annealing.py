@@ -12,7 +12,7 @@ from torch import Tensor
 from guides.errors import DataError, ModelError
 from guides.leapfrog import leapfrog
 
-__all__ = ["Annealed", "Moves", "Points", "Schedule", "Space", "adapt", "anneal", "reverse", "sigmoid_schedule"]
+__all__ = ["Annealed", "Move", "Moves", "Points", "Schedule", "Space", "adapt", "anneal", "reverse", "sigmoid_schedule"]
 
 #: The acceptance rate that step sizes are adapted to: between 0.6 and 0.9 the cost is flat (Betancourt, Byrne,
 #: Girolami, Optimizing the integrator step size for Hamiltonian Monte Carlo, 2014, https://arxiv.org/abs/1411.6669).
@@ -112,6 +112,23 @@ class Annealed:
 
 
 @dataclass(frozen=True)
+class Move:
+    """One move of S chains.
+
+    Args:
+        points: Where they are after it.
+        acceptance: Its probability of being accepted, ``(S, *plates)``.
+        accepted: Whether it was.
+        energy: At the start and after each leapfrog step, ``(num_leapfrog + 1, S, *plates)``.
+    """
+
+    points: Points
+    acceptance: Tensor
+    accepted: Tensor
+    energy: Tensor
+
+
+@dataclass(frozen=True)
 class Moves:
     """Hamiltonian Monte Carlo on a path: one trajectory each, with step sizes jittered by a quarter.
 
@@ -130,10 +147,16 @@ class Moves:
 
     def __call__(self, points: Points, beta: Tensor, step_size: Tensor) -> tuple[Points, Tensor]:
         """Move once, by steps ``(*plates, M)``; also gives each move's probability of acceptance, ``(S, *plates)``."""
+        move = self.follow(points, beta, step_size)
+        return move.points, move.acceptance
+
+    def follow(self, points: Points, beta: Tensor, step_size: Tensor) -> Move:
+        """Move once, and tell of the way there."""
         momentum = torch.randn_like(points.noise)
         jitter = 0.75 + 0.5 * torch.rand_like(points.log_weight)
         size, weight = step_size * jitter[..., None], beta[..., None]
         before = points.log_density(beta) - 0.5 * momentum.square().sum(-1)
+        energies = [-before]
         new = points
 
         def force_at(noise: Tensor) -> Tensor:
@@ -144,9 +167,11 @@ class Moves:
         position, force = points.noise, weight * points.slope - points.noise
         for _ in range(self.num_leapfrog):
             position, momentum, force = leapfrog(position, momentum, force, size, force_at)
-        after = new.log_density(beta) - 0.5 * momentum.square().sum(-1)
+            after = new.log_density(beta) - 0.5 * momentum.square().sum(-1)
+            energies.append(-after)
         accepted = (after - before).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).exp().clamp(max=1)
-        return new.where(torch.rand_like(accepted) < accepted, points), accepted
+        taken = torch.rand_like(accepted) < accepted
+        return Move(new.where(taken, points), accepted, taken, torch.stack(energies))
 
 
 def sigmoid_schedule(num: int, space: Space) -> Tensor:

@@ -96,7 +96,7 @@ def to_arviz(
             model, guide, args, max_batch=max_batch, vectorize_particles=vectorize_particles, caller="to_arviz"
         )
         drawn = drawing.posterior(total, predict=predictive)
-        from_prior = drawing.prior(total) if prior else {}
+        from_prior = drawing.prior(total, instead="Write prior=False.") if prior else {}
     event_names = _checked(dims, drawing.shapes)
 
     def draws(values: Mapping[str, Tensor]) -> dict[str, Labelled]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from ppl_models.diagnostics.parts import parts_of
 from ppl_models.objectives.log_weights import RECONSTRUCTION, weigh
 from ppl_models.objectives.traces import PARTICLES, paired_traces, plate_nesting, sites_of
 
-__all__ = ["Drawing", "Draws", "SiteShape", "are_chains"]
+__all__ = ["Drawing", "Draws", "SiteShape", "are_chains", "is_factor"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Drawing:
         self.most = max(1, max_batch // data) if vectorize_particles else 1
         with poutine.block():
             trace, _ = paired_traces(model, guide, args, {})
-        self.shapes = {site["name"]: _shape(site) for site in sites_of(trace) if not _is_factor(site)}
+        self.shapes = {site["name"]: _shape(site) for site in sites_of(trace) if not is_factor(site)}
 
     def posterior(self, num_samples: int, *, predict: bool = False) -> Draws:
         """Draw from the guide and, if asked, data given each draw."""
@@ -116,8 +117,18 @@ class Drawing:
             independent=runs[0].independent,
         )
 
-    def prior(self, num_samples: int) -> dict[str, Tensor]:
+    def at(self, args: tuple[Any, ...]) -> Drawing:
+        """The same with other arguments, whose sites have the same shapes."""
+        other = copy(self)
+        other.args = args
+        return other
+
+    def prior(self, num_samples: int, *, instead: str = "") -> dict[str, Tensor]:
         """Draw every site from the prior, data included: ``(S, *batch, *event)`` each.
+
+        Args:
+            num_samples: S.
+            instead: What to write instead, for the error.
 
         Raises:
             ModelError: If a latent has no law that can be drawn from.
@@ -128,9 +139,7 @@ class Drawing:
                 with poutine.block(), self._particles(size):
                     trace = poutine.trace(poutine.uncondition(self.model)).get_trace(*self.args)
             except NotImplementedError as error:
-                raise ModelError(
-                    "the prior cannot be drawn from: one of its laws is improper. Write prior=False."
-                ) from error
+                raise ModelError(f"the prior cannot be drawn from: one of its laws is improper. {instead}") from error
             runs.append({name: self._laid_out(trace.nodes[name], size) for name in self.shapes})
         return _joined(runs)
 
@@ -160,7 +169,7 @@ class Drawing:
             found, log_probs = {}, {}
             for site in sites_of(trace):
                 name = site["name"]
-                if name in latents or _is_factor(site):
+                if name in latents or is_factor(site):
                     continue
                 shape = self.shapes[name]
                 log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
@@ -196,7 +205,7 @@ class Drawing:
         for site in sites_of(model_trace):
             log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
             log_p = log_p + sum_to(log_prob, weights.depths)
-            if _is_factor(site):
+            if is_factor(site):
                 continue
             name, shape = site["name"], self.shapes[site["name"]]
             if site["is_observed"]:
@@ -237,7 +246,7 @@ def _shape(site: Any) -> SiteShape:
     return SiteShape(site["fn"].event_dim, plates, max([len(site["fn"].batch_shape), *(-dim for dim in plates)]))
 
 
-def _is_factor(site: Any) -> bool:
+def is_factor(site: Any) -> bool:
     """Whether a site is no datum, but a factor of the density (``pyro.factor``)."""
     fn = site["fn"]
     while isinstance(fn, dist.Independent):

@@ -82,9 +82,13 @@ class NormalSpace:
         centred = self.space.unconstrain(latents).double() - self.loc
         return torch.linalg.solve_triangular(self.scale_tril, centred[..., None], upper=False)[..., 0]
 
+    def vector_of(self, noise: Tensor) -> Tensor:
+        """The unconstrained latents ``(*S, *plates, D)`` that are made from noise of the same shape."""
+        return self.loc + (self.scale_tril @ noise[..., None])[..., 0]
+
     def log_weight(self, noise: Tensor) -> Tensor:
         """Compute the log-weights ``(S, *plates)`` at noise ``(S, *plates, D)``, with their graph."""
-        vectors = self.loc + (self.scale_tril @ noise[..., None])[..., 0]
+        vectors = self.vector_of(noise)
         log_q = log_standard_normal(noise) - self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.vectorized:
             return self.space.log_joint(vectors, *self.args) - log_q

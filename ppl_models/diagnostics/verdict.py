@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ppl_models.diagnostics.findings import DOUBTFUL, FAIL, LEVELS, PASS, Finding
+from ppl_models.diagnostics.printing import as_text
 from ppl_models.labels import contain, versions
 
 if TYPE_CHECKING:
@@ -106,20 +106,22 @@ class Verdict:
         Args:
             ax: Where; a new figure by default.
         """
-        import matplotlib.pyplot as plt
+        from ppl_models.diagnostics.plots.style import LEVEL_COLOURS, LEVEL_MARKERS, one_axes, styled
 
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7.5, 1.2 + 0.32 * len(self.findings)), layout="constrained")
-        for row, each in enumerate(self.findings):
-            value, error = each.place
-            ax.errorbar(value, row, xerr=error, fmt="o", color=_COLOURS[each.level].replace("yellow", "darkorange"))
-        ax.axvspan(-1, 0, color="green", alpha=0.08)
-        ax.axvspan(1, 2, color="red", alpha=0.08)
-        ax.set_xlim(-1, 2)
-        ax.set_xticks([0, 1], ["passes", "fails"])
-        ax.set_yticks(range(len(self.findings)), [each.name for each in self.findings])
-        ax.invert_yaxis()
-        ax.set_title(f"verdict: {self.level}")
+        with styled():
+            ax = one_axes(ax, figsize=(6.8, 1.0 + 0.27 * len(self.findings)))
+            for row, each in enumerate(self.findings):
+                value, error = each.place
+                colour, marker = LEVEL_COLOURS[each.level], LEVEL_MARKERS[each.level]
+                ax.errorbar(value, row, xerr=error, fmt=marker, color=colour, markersize=6, label=each.level)
+            ax.axvspan(-1.1, 0, color=LEVEL_COLOURS[PASS], alpha=0.1, linewidth=0)
+            ax.axvspan(1, 2.1, color=LEVEL_COLOURS[FAIL], alpha=0.1, linewidth=0)
+            ax.set_xlim(-1.1, 2.1)
+            ax.set_xticks([-0.55, 0.5, 1.55], ["passes", "doubtful", "fails"])
+            ax.tick_params(axis="x", length=0)
+            ax.set_yticks(range(len(self.findings)), [each.name for each in self.findings])
+            ax.set_ylim(len(self.findings) - 0.4, -0.6)
+            ax.set_title(f"verdict: {self.level}")
         return ax
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -154,12 +156,7 @@ class Verdict:
             yield Text(f"  {names}: {source}.", style="dim")
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=StringIO(), width=120, no_color=True, markup=False, highlight=False, emoji=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
+        return as_text(self)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{level}={sum(each.level == level for each in self.findings)}" for level in LEVELS)

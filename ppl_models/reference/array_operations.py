@@ -159,6 +159,11 @@ def _roll(x: Any, shifts: Any, dims: Any = ()) -> Any:
     return jnp.roll(x, shifts if isinstance(shifts, int) else tuple(shifts), axes(dims))
 
 
+def _unfold(x: Any, dim: int, size: int, step: int) -> Any:
+    first = np.arange(0, x.shape[dim] - size + 1, step)
+    return jnp.moveaxis(jnp.take(x, first[:, None] + np.arange(size), dim), dim % x.ndim + 1, -1)
+
+
 def _same(x: Any, **_: Any) -> Any:
     return x
 
@@ -202,8 +207,6 @@ CONVERSIONS: dict[Any, Function] = {
     A.t: jnp.transpose,
     A.squeeze: _squeeze,
     A.unsqueeze: jnp.expand_dims,
-    A.squeeze_: _squeeze,  # torch reshapes its own intermediate results in place
-    A.unsqueeze_: jnp.expand_dims,
     A.repeat: lambda x, times: jnp.tile(x, times),
     A.flip: lambda x, dims: jnp.flip(x, axes(dims)),
     A.roll: _roll,
@@ -214,8 +217,10 @@ CONVERSIONS: dict[Any, Function] = {
     A.slice: _slice,
     A.split: _split,
     A.split_with_sizes: _split,
+    A.unfold: _unfold,
     A.unbind: lambda x, dim=0: [_select(x, dim, i) for i in range(x.shape[dim])],
     A.index: _index,
+    A.masked_select: lambda x, mask: x[np.broadcast_to(mask, x.shape)],
     A.index_select: lambda x, dim, index: jnp.take(x, index, axis=dim),
     A.gather: lambda x, dim, index, sparse_grad=False: x[_index_along(x, dim, index)],
     A.embedding: lambda weight, index, *_, **__: weight[index],

@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -19,8 +20,8 @@ __all__ = ["in_float64"]
 def in_float64() -> Iterator[None]:
     """Let every function of torch see its lower-precision real tensors in float64, and make new ones in it.
 
-    Parameters and data keep what they are: they are widened on the way in. Distributions do not check their arguments,
-    for a sampler looks at points where they overflow.
+    Parameters and data keep what they are: they are widened on the way in. Distributions, those made before included,
+    check neither arguments nor values, for a sampler looks at points where they overflow.
 
     Example:
         >>> import torch
@@ -31,12 +32,19 @@ def in_float64() -> Iterator[None]:
         (torch.float64, torch.float32)
     """
     before = torch.get_default_dtype()
+    check = Distribution._validate_sample
     torch.set_default_dtype(torch.float64)
+    Distribution._validate_sample = _no_check  # type: ignore[assignment,method-assign]
     try:
         with _Widened(), pyro.validation_enabled(False):
             yield
     finally:
         torch.set_default_dtype(before)
+        Distribution._validate_sample = check  # type: ignore[method-assign]
+
+
+def _no_check(law: Any, value: Any) -> None:
+    """In place of the check by distributions that were made with ``validate_args``."""
 
 
 class _Widened(TorchFunctionMode):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from guides.errors import choose, positive, whole_number
+from guides.errors import OptionError, choose, positive, whole_number
 from guides.starts import Init
 from ppl_models.reference.chains import Settings
+from ppl_models.reference.parameters import Prior, WithParameters
 from ppl_models.reference.target import Target
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
 __all__ = ["nuts"]
+
+log = logging.getLogger(__name__)
 
 
 def nuts(
@@ -26,6 +30,8 @@ def nuts(
     num_chains: int = 4,
     seed: int = 0,
     init: Init = None,
+    learn: str | None = None,
+    prior: Prior | None = None,
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
@@ -40,9 +46,10 @@ def nuts(
     .. math:: \log p(x, T(m + L v)) + \log |\det \partial T / \partial u|
 
     in float64 throughout, whatever the precision of the model. With the backend ``"numpyro"`` the model is run once in
-    torch, what it computes is replayed in JAX, and all chains are advanced together by NumPyro; before that, value and
-    gradient are compared with torch's at several points. Parameters of the model are constants at their present
-    values. Modules are in the mode they are in: ``model.eval()`` first, if there is dropout.
+    torch, what it computes is replayed in JAX, and NumPyro advances the chains on as many threads as torch has; before
+    that, value and gradient are compared with torch's at several points. Parameters of the model are constants at their
+    present values, or, with ``learn="parameters"``, latents as well; the model keeps its own either way. Modules are in
+    the mode they are in: ``model.eval()`` first, if there is dropout.
 
     Shapes: each latent in the group ``posterior`` is ``(num_chains, num_samples, *batch, *event)``; dimensions that
     belong to a plate have its name.
@@ -56,6 +63,10 @@ def nuts(
         seed: Fixes the draws. The global generators are left as they were.
         init: Where chains start, and in which units :math:`L`: ``None`` (uniformly in (-2, 2) in unconstrained space),
             ``"prior"``, ``"laplace"``, ``"pathfinder"``, or values by site; as :meth:`guides.Guide.setup` takes it.
+        learn: ``"parameters"`` to sample too what requires gradients: the parameters of a model that is a module (a
+            ``PyroParam`` by its constrained value) or a method of one, and those from ``pyro.param``.
+        prior: Their prior, on the values that the model computes with: laws of ``pyro.distributions`` by name, one law
+            for all, or a function from name and value to a law. A law of a scalar holds for each element.
         target_accept: Mean acceptance rate that the step size is adapted to, between 0 and 1. Nearer to 1 there are
             fewer divergences and more steps.
         max_tree_depth: A trajectory has at most 2 to this power steps.
@@ -67,10 +78,11 @@ def nuts(
     Returns:
         InferenceData with the groups ``posterior``, ``sample_stats`` (``diverging``, ``tree_depth``, ``n_steps``,
         ``energy``, ``acceptance_rate``, and ``lp``, the log density above) and ``observed_data``; versions and seed
-        in ``attrs``.
+        in ``attrs``. Divergent transitions are told in the log.
 
     Raises:
-        OptionError: If an option breaks its rule.
+        OptionError: If an option breaks its rule, or ``prior`` leaves a parameter out or gives it a law that does not
+            fit.
         DataError: If observed values are not finite, or ``init`` gives values that do not fit.
         ModelError: If the model has discrete latents, subsamples its data, has no finite log joint where chains start,
             decides something in Python by a latent's value, or uses an operation that is unknown in JAX.
@@ -100,9 +112,18 @@ def nuts(
         progress=progress,
     )
     choose("backend", backend, ["numpyro", "pyro"])
+    if learn is not None:
+        choose("learn", learn, ["parameters"])
+    if (learn is None) != (prior is None):
+        raise OptionError(
+            "learn='parameters' and prior must be given together; got "
+            f"{'prior' if learn is None else 'learn'} alone. Write prior=dist.Normal(0.0, 1.0), or laws by name."
+        )
 
     from ppl_models.reference.inference_data import inference_data
 
+    if prior is not None:
+        model = WithParameters(model, prior, args, kwargs)
     target = Target(model, init, settings.seed, args, kwargs)
     generator = torch.Generator().manual_seed(settings.seed)
     starts = target.starts(num_chains, generator)
@@ -110,4 +131,27 @@ def nuts(
         from ppl_models.reference.numpyro_nuts import numpyro_nuts as sampler
     else:
         from ppl_models.reference.pyro_nuts import pyro_nuts as sampler
-    return inference_data(target, sampler(target, starts, generator, settings), settings)
+    chains = sampler(target, starts, generator, settings)
+    _tell(int(chains.stats["diverging"].sum()), chains.stats["diverging"].size, settings)
+    return inference_data(target, chains, settings)
+
+
+def _tell(diverged: int, total: int, settings: Settings) -> None:
+    """Warn of divergent transitions."""
+    if diverged == total:
+        log.warning(
+            "nuts: all %d transitions diverged: the chains stood still, and say nothing of the posterior. Start them "
+            "elsewhere (init='laplace', or values), let them adapt for longer (num_warmup, now %d), and see that the "
+            "log joint has no jumps.",
+            total,
+            settings.num_warmup,
+        )
+    elif diverged:
+        log.warning(
+            "nuts: %d of %d transitions diverged (%.2g %%): the chains may miss a narrow part of the posterior. Raise "
+            "target_accept (now %g), or give the model latents of one scale, such as z in loc + scale * z.",
+            diverged,
+            total,
+            100 * diverged / total,
+            settings.target_accept,
+        )

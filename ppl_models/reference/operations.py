@@ -15,6 +15,8 @@ from jax.scipy import linalg, special
 
 from ppl_models.reference.array_operations import CONVERSIONS as ARRAYS
 from ppl_models.reference.array_operations import axes
+from ppl_models.reference.layer_operations import LAYERS
+from ppl_models.reference.tape import is_in_place
 
 __all__ = ["OPERATIONS", "operation"]
 
@@ -26,12 +28,18 @@ Function = Callable[..., Any]
 def operation(target: Any) -> Function | None:
     """Find the JAX function of an ATen operation, given as an overload or (for all its overloads) as a packet.
 
+    That of an operation in place is that of the one which makes a new array.
+
     Example:
         >>> import torch
         >>> operation(torch.ops.aten.exp.default) is jnp.exp
         True
     """
-    return OPERATIONS.get(target) or OPERATIONS.get(getattr(target, "overloadpacket", None))
+    packet: Any = getattr(target, "overloadpacket", None)
+    found = OPERATIONS.get(target) or OPERATIONS.get(packet)
+    if found is None and is_in_place(target):
+        found = OPERATIONS.get(getattr(A, packet.__name__.removesuffix("_"), None))
+    return found
 
 
 # --------------------------------------------------------------------------------------------------- element by element
@@ -152,6 +160,7 @@ ELEMENTWISE: dict[Any, Function] = {
     A.xlogy: special.xlogy,
     A.special_xlog1py: special.xlog1py,
     A.special_entr: special.entr,
+    A.special_zeta: special.zeta,
     A.logit: _logit,
     A.isnan: jnp.isnan,
     A.isinf: jnp.isinf,
@@ -211,6 +220,25 @@ def _sort(x: Any, dim: int = -1, descending: bool = False, stable: bool | None =
     return jnp.take_along_axis(x, index, dim), index
 
 
+def _topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Any, Any]:
+    values, index = _sort(x, dim, descending=largest)
+    return lax.slice_in_dim(values, 0, k, axis=dim), lax.slice_in_dim(index, 0, k, axis=dim)
+
+
+def _kth(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    values, index = _sort(x, dim)
+    at = jnp.asarray([k - 1] if keepdim else k - 1)
+    return jnp.take(values, at, dim), jnp.take(index, at, dim)
+
+
+def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    return _kth(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+def _place(places: Any, x: Any, right: bool = False, side: str | None = None) -> Any:
+    return jnp.searchsorted(places, x, side=side or ("right" if right else "left"))
+
+
 REDUCTIONS: dict[Any, Function] = {
     A.sum: _reduce(jnp.sum),
     A.mean: _reduce(jnp.mean),
@@ -234,7 +262,17 @@ REDUCTIONS: dict[Any, Function] = {
     A.cumsum: lambda x, dim, dtype=None: jnp.cumsum(x, axis=dim),
     A.cumprod: lambda x, dim, dtype=None: jnp.cumprod(x, axis=dim),
     A.logcumsumexp: lambda x, dim: lax.cumlogsumexp(x, axis=dim % x.ndim),
+    A.cummax: lambda x, dim: (lax.cummax(x, axis=dim % x.ndim), None),
+    A.cummin: lambda x, dim: (lax.cummin(x, axis=dim % x.ndim), None),
     A.sort: _sort,
+    A.topk: _topk,
+    A.kthvalue: _kth,
+    A.median.default: lambda x: _median(x.reshape(-1))[0],
+    A.median.dim: _median,
+    A.bucketize.Tensor: lambda x, places, out_int32=False, right=False: _place(places, x, right),
+    A.searchsorted.Tensor: lambda places, x, out_int32=False, right=False, side=None, sorter=None: _place(
+        places, x, right, side
+    ),
 }
 
 
@@ -274,38 +312,10 @@ def _eigh(matrix: Any, uplo: str = "L", compute_v: bool = True) -> Any:
     return jnp.linalg.eigh(matrix, UPLO=uplo)
 
 
-def _convolution(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-) -> Any:
-    pads = [(p, p) for p in padding]
-    dilated = None
-    if transposed:  # the adjoint: spread the input, turn the kernel round, and swap its channels within each group
-        into, out, *kernel = weight.shape
-        weight = weight.reshape(groups, into // groups, out, *kernel).swapaxes(1, 2)
-        weight = jnp.flip(weight.reshape(groups * out, into // groups, *kernel), tuple(range(2, x.ndim)))
-        reach = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-        pads = [(r, r + extra) for r, extra in zip(reach, output_padding, strict=True)]
-        stride, dilated = [1] * len(kernel), stride
-    out = lax.conv_general_dilated(
-        x, weight, stride, pads, lhs_dilation=dilated, rhs_dilation=dilation, feature_group_count=groups
-    )
-    return out if bias is None else out + bias.reshape(-1, *[1] * (x.ndim - 2))
-
-
-def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> Any:
-    dims = tuple(range(-len(shape), 0))
-    centred = x - x.mean(dims, keepdims=True)
-    out = centred * lax.rsqrt(jnp.square(centred).mean(dims, keepdims=True) + eps)
-    out = out if weight is None else out * weight
-    return (out if bias is None else out + bias), None, None
+def _svd(matrix: Any, full_matrices: bool = False, compute_uv: bool = True, driver: str | None = None) -> Any:
+    if compute_uv:
+        return tuple(jnp.linalg.svd(matrix, full_matrices))
+    return None, jnp.linalg.svd(matrix, compute_uv=False), None
 
 
 LINEAR_ALGEBRA: dict[Any, Function] = {
@@ -335,8 +345,9 @@ LINEAR_ALGEBRA: dict[Any, Function] = {
     A._linalg_eigh: _eigh,
     A._linalg_check_errors: lambda *_, **__: None,  # a failed factorisation is NaN in JAX, and rejected
     A.linalg_matrix_exp: linalg.expm,
-    A.convolution: _convolution,
-    A.native_layer_norm: _layer_norm,
+    A._linalg_svd: _svd,
+    A.linalg_qr: lambda matrix, mode="reduced": tuple(jnp.linalg.qr(matrix, mode)),
+    A.linalg_pinv.atol_rtol_tensor: lambda matrix, **_: jnp.linalg.pinv(matrix),
 }
 
 #: By operation (all its overloads) or single overload.
@@ -346,4 +357,5 @@ OPERATIONS: dict[Any, Function] = {
     **REDUCTIONS,
     **LINEAR_ALGEBRA,
     **ARRAYS,
+    **LAYERS,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from guides.errors import ModelError
-from ppl_models.reference.tape import Tape
+from ppl_models.reference.tape import Tape, is_in_place
 from ppl_models.reference.target import Target
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def replay(target: Target, point: Tensor) -> Callable[[jax.Array], jax.Array]:
         point: Where it is recorded, ``(D,)``; it must be finite there.
 
     Raises:
-        ModelError: If the model looks at the value of a latent, or uses an operation that is not in the table.
+        ModelError: If the model looks at the value of a latent, or uses an operation that is not in the table; when
+            the function is called, if JAX cannot do one of them with these arguments.
     """
     import jax.numpy as jnp
     from torch._decomp import core_aten_decompositions
@@ -59,7 +60,16 @@ def replay(target: Target, point: Tensor) -> Callable[[jax.Array], jax.Array]:
         values: dict[fx.Node, Any] = known | {given: jnp.asarray(vector)}
         for node, function in steps:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = function(*args, **kwargs)
+            try:
+                values[node] = function(*args, **kwargs)
+            except (TypeError, ValueError, IndexError, NotImplementedError) as error:
+                raise ModelError(
+                    f"JAX cannot do the operation {node.target} as the model does, {tape.where(node)}; it says: "
+                    f"{str(error).splitlines()[0]} Write the model without it, or use backend='pyro', which runs "
+                    "Pyro's own NUTS."
+                ) from error
+            if is_in_place(node.target):
+                values[node.args[0]] = values[node]  # type: ignore[index]
         return jnp.asarray(fx.node.map_arg(result, values.__getitem__))
 
     return log_joint

@@ -16,7 +16,7 @@ from guides.errors import ModelError
 from ppl_models.reference.float64 import in_float64
 from ppl_models.reference.target import CurrentSite, Target
 
-__all__ = ["Tape"]
+__all__ = ["Tape", "is_in_place"]
 
 #: Code that stands between the model and an operation.
 LIBRARIES = ("torch", "functorch", "pyro", "guides", "contextlib", "functools", "ppl_models.reference")
@@ -45,7 +45,13 @@ class Tape:
 
         functional: Any = torch.func.functionalize(recorded)
         with torch.no_grad():
-            module = make_fx(functional, decompositions, _error_on_data_dependent_ops=False)(point)
+            try:
+                module = make_fx(functional, decompositions, _error_on_data_dependent_ops=False)(point)
+            except RuntimeError as error:
+                raise ModelError(
+                    f"torch cannot record what the model does {target.current.place}; it says: {error} Write the model "
+                    "without it, or use backend='pyro', which does not record it."
+                ) from error
         self._where = where
         #: The nodes that depend on the point, in order; of the others, the values in :attr:`constants`.
         self.nodes: list[fx.Node] = []
@@ -67,12 +73,19 @@ class Tape:
                     "nuts cannot follow Python code that looks at the value of a latent, as 'if z > 0' or float(z) do;"
                     f" got one {self.where(node)}. Write torch.where(z > 0, a, b), or use backend='pyro'."
                 )
+            if _writes_into_part(node):
+                raise ModelError(
+                    f"nuts cannot follow the operation {node.target}, which writes into a part of another array; got "
+                    f"it {self.where(node)}. Write the model without it, or use backend='pyro', which runs Pyro's own "
+                    "NUTS."
+                )
             self.nodes.append(node)
 
     def _drop_unused(self) -> None:
         used: set[fx.Node] = set()
         for node in reversed(self.nodes):
-            if node in used or node.op in ("output", "placeholder"):
+            changes = is_in_place(node.target) and node.args[0] in used
+            if node in used or changes or node.op in ("output", "placeholder"):
                 used.update(node.all_input_nodes)
                 used.add(node)
         self.nodes = [node for node in self.nodes if node in used]
@@ -81,6 +94,21 @@ class Tape:
     def where(self, node: fx.Node) -> str:
         """Say where in the model an operation comes from."""
         return self._where.get(node.name, "in the model")
+
+
+def is_in_place(operation: Any) -> bool:
+    """Whether an ATen operation writes its result into its first argument, as torch does with its own intermediates."""
+    name = getattr(getattr(operation, "overloadpacket", None), "__name__", "")
+    return name.endswith("_") and not name.startswith("__")
+
+
+def _writes_into_part(node: fx.Node) -> bool:
+    """Whether a node writes into a view of another array, which would have to change with it."""
+    written = node.args[0] if is_in_place(node.target) else None
+    if not isinstance(written, fx.Node) or torch.Tag.inplace_view in getattr(node.target, "tags", ()):
+        return False
+    schema = getattr(written.target, "_schema", None)
+    return schema is not None and any(each.alias_info and not each.alias_info.is_write for each in schema.returns)
 
 
 class _Whereabouts(TorchDispatchMode):

@@ -26,7 +26,7 @@ from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import loss_and_gradient
 from ppl_models.training.modes import evaluating
 from ppl_models.training.options import Optimizer, check_options, make_optimizer
-from ppl_models.training.pairs import check_pair, find_parameters
+from ppl_models.training.pairs import check_pair, find_parameters, start
 from ppl_models.training.progress_bar import progress_bar
 from ppl_models.training.random_state import random_state, restored
 from ppl_models.training.result import FitResult
@@ -62,8 +62,10 @@ def fit(
     r"""Maximise a bound on the evidence over the parameters of a model and a guide, in place.
 
     A model with a method ``summarise`` is given the summary of its data instead, made once, so that the cost of a step
-    does not grow with their number (full data only). A minibatch's bound is scaled by N / B: either through the
-    model's own ``plate(subsample_size=...)``, or, with ``batch_size``, through the plate ``"data"``.
+    does not grow with their number (full data only). A model with an attribute ``started`` that is false is started:
+    ``model.start(*batch)`` is called with the first batch, as :class:`~ppl_models.FlowDensity` needs it. A minibatch's
+    bound is scaled by N / B: either through the model's own ``plate(subsample_size=...)``, or, with ``batch_size``,
+    through the plate ``"data"``.
 
     Args:
         model: Any Pyro model.
@@ -150,6 +152,7 @@ def fit(
         scaled: AbstractContextManager[Any] = nullcontext() if minibatch is None else minibatch
         objective.set_progress(step=0, epoch=0)
         epoch, batch = next(batches)
+        start(model, batch)
         with scaled:
             parameters = find_parameters(objective, model, guide, batch)
         if minibatch is not None and not minibatch.seen:
@@ -172,7 +175,7 @@ def fit(
         stack.enter_context(flushing_denormals())
         advance = stack.enter_context(progress_bar(description, steps) if progress else nullcontext(lambda loss: None))
 
-        start = time.perf_counter()
+        began = time.perf_counter()
         while result.steps < steps:
             step, result.steps = result.steps, result.steps + 1
             objective.set_progress(step=step, epoch=epoch)
@@ -206,7 +209,7 @@ def fit(
             validation_loss = math.nan
             if validation is not None and (result.steps % validate_every == 0 or result.steps == steps):
                 validation_loss = _validate(objective, model, guide, validation)
-            result.seconds = time.perf_counter() - start
+            result.seconds = time.perf_counter() - began
             result.compile_seconds = 0.0 if compiled is None else compiled.seconds
             result.records.append(
                 {

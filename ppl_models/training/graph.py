@@ -143,16 +143,23 @@ def _compiled(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., S
 
 def _trained(program: _Evaluation, buffers: dict[str, Tensor], args: Any, kwargs: Any) -> set[Tensor]:
     """The parameters that the loss depends on, by one eager run: those of no module would be constants of the graph."""
-    copies = {name: value.clone() for name, value in buffers.items()}
-    leaves = set(leaves_of(functional_call(program, copies, args, kwargs).loss))
-    hidden = leaves - set(program.parameters())
+
+    def leaves() -> set[Tensor]:
+        copies = {name: value.clone() for name, value in buffers.items()}
+        return set(leaves_of(functional_call(program, copies, args, kwargs).loss))
+
+    found, own = leaves(), set(program.parameters())
+    hidden = found - own
+    if hidden:
+        # A force at a place that no parameter moved makes a leaf of that place: another run makes another.
+        hidden &= leaves()
     if hidden:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in hidden)
         raise ModelError(
             f"a compiled step needs every parameter in a module, the model's or the guide's; got others, of shape "
             f"{shapes}. Write a PyroModule with nn.Parameters in place of pyro.param, or compile=False."
         )
-    return leaves
+    return found & own
 
 
 def explain(model: Any, error: Exception) -> str:

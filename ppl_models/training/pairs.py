@@ -14,7 +14,7 @@ from guides import Guide
 from guides.errors import ModelError, OptionError
 from ppl_models.objectives import Objective
 
-__all__ = ["check_pair", "find_parameters"]
+__all__ = ["check_pair", "find_parameters", "start"]
 
 
 def check_pair(model: object, guide: object, objective: object) -> None:
@@ -34,6 +34,12 @@ def check_pair(model: object, guide: object, objective: object) -> None:
     modules = isinstance(guide, Guide) and isinstance(model, nn.Module) and isinstance(guide.model, nn.Module)
     if modules and guide.model is not model:  # type: ignore[attr-defined]
         raise ModelError("guide must be a guide of this model; got one of another, or of a copy of it.")
+
+
+def start(model: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Let a model that begins from data do so: one whose attribute ``started`` is false has a method ``start``."""
+    if not getattr(model, "started", True):
+        model.start(*args)  # type: ignore[attr-defined]
 
 
 def find_parameters(

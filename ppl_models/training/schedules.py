@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from guides.errors import choose
+from guides.errors import OptionError, choose
 
 __all__ = ["SCHEDULES", "LearningRate", "Schedule"]
 
@@ -34,7 +34,7 @@ class LearningRate:
         steps: Number of steps in all.
 
     Raises:
-        OptionError: If the name is unknown.
+        OptionError: If the name is unknown, or the scheduler wants to be told a loss.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
@@ -47,6 +47,11 @@ class LearningRate:
         self.optimizer, self.steps = optimizer, steps
         self.initial = [group["lr"] for group in optimizer.param_groups]
         self.scheduler = schedule(optimizer) if callable(schedule) else None
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            raise OptionError(
+                "schedule must be a torch scheduler that is stepped without a number; got ReduceLROnPlateau, which "
+                "waits for a loss. Write 'cosine', or stop by convergence and go on with a lower lr."
+            )
         self.factor = None if callable(schedule) else SCHEDULES[choose("schedule", schedule, SCHEDULES)]
 
     def begin(self, *, step: int, epoch: int) -> float:

@@ -65,6 +65,7 @@ def train(
     num_batches: int | None = None,
     num_validation_data: int | None = None,
     objective: Objective | None = None,
+    validation_objective: Objective | None = None,
     optim: Optimizer = torch.optim.Adam,
     lr: float = 1e-3,
     schedule: Schedule = "constant",
@@ -94,8 +95,10 @@ def train(
     optimizer, schedule, generators and the place in the data are kept, and on a CPU the result is the same bit for
     bit. An interrupt from the keyboard lets the step finish and writes ``last.ckpt`` before the program ends.
 
-    Order and noise of the data are functions of ``seed`` and the epoch alone. In several processes each takes every
-    n-th batch; the noise of normal latents is that of one process with the batches joined, and so is the loss.
+    A model with an attribute ``started`` that is false is started with the first batch; see
+    :func:`~ppl_models.training.fit`. Order and noise of the data are functions of ``seed`` and the epoch alone. In
+    several processes each takes every n-th batch; the noise of normal latents is that of one process with the batches
+    joined, and so is the loss.
 
     Args:
         model: Any Pyro model with the plate ``"data"``.
@@ -113,6 +116,8 @@ def train(
         num_batches: How many batches make an epoch, for loaders without a length.
         num_validation_data: The same of ``validation``.
         objective: What to maximise; ``ELBO()`` by default.
+        validation_objective: What the validation loss is minus of; the same by default. Trainings with different
+            objectives are compared by one.
         optim: Optimizer class or factory, called as ``optim(parameters, lr=lr)``; ``torch.optim.Adam`` is made fused.
         lr: Learning rate.
         schedule: ``"constant"``, ``"cosine"`` (to zero at the last step), ``"study"`` (constant for 150 epochs, then
@@ -173,6 +178,7 @@ def train(
         if value is not None:
             whole_number(name, value, least=1)
     check_pair(model, guide, objective)
+    check_pair(model, guide, validation_objective)
     objective = ELBO() if objective is None else objective
     options = dict(trainer or {})
     for name in options:
@@ -217,10 +223,13 @@ def train(
     settings |= {"optim": getattr(optim, "__name__", None), "batch_size": batch_size}
     shape = getattr(schedule, "__name__", type(schedule).__name__) if callable(schedule) else schedule
     settings |= {"schedule": f"cosine over {epochs} epochs" if schedule == "cosine" else shape}
+    if validation_objective is not None:
+        settings |= {"validation_objective": repr(validation_objective)}
     module = TrainingModule(
         model,
         guide,
         objective=objective,
+        validation_objective=objective if validation_objective is None else validation_objective,
         compile=compile,
         optimizer=lambda parameters, fused: make_optimizer(optim, parameters, lr=lr, fused=fused),
         schedule=schedule,

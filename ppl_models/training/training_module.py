@@ -26,7 +26,7 @@ from ppl_models.training.denormals import flushing_denormals
 from ppl_models.training.gradient import read_gradient
 from ppl_models.training.interrupts import Signals
 from ppl_models.training.loaders import batch_length
-from ppl_models.training.pairs import find_parameters
+from ppl_models.training.pairs import find_parameters, start
 from ppl_models.training.progress import Progress, noise_state, set_noise_state
 from ppl_models.training.random_state import random_state
 from ppl_models.training.saving import restore, state_of
@@ -46,6 +46,7 @@ class TrainingModule(LightningModule):
         model: The model.
         guide: The guide.
         objective: The objective.
+        validation_objective: That of the validation loss.
         compile: Whether to compile it.
         optimizer: From a list of parameters, and whether a fused kind will do, to an optimizer.
         schedule: The learning rate's.
@@ -63,6 +64,7 @@ class TrainingModule(LightningModule):
         guide: Callable[..., Any],
         *,
         objective: Objective,
+        validation_objective: Objective,
         compile: Compile,
         optimizer: Callable[[list[Tensor], bool], torch.optim.Optimizer],
         schedule: Schedule,
@@ -75,7 +77,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.pair = (model, guide)  # a tuple, so that they are registered once, in the evaluation
-        self.objective, self.compiles = objective, compile
+        self.objective, self.validation_objective, self.compiles = objective, validation_objective, compile
         self.optimizer, self.schedule, self.epochs = optimizer, schedule, epochs
         self.max_grad_norm, self.max_skipped, self.bundle = max_grad_norm, max_skipped, bundle
         self.signals, self.settings = signals, settings
@@ -94,6 +96,7 @@ class TrainingModule(LightningModule):
         source = self.data.train_source
         batch, minibatch = self.data.first_batch(), Minibatch(source.num_data, plate=DATA)
         self.objective.set_progress(step=0, epoch=0)
+        start(self.pair[0], batch)  # if the training goes on, its checkpoint follows
         with minibatch:
             self.trained = find_parameters(self.objective, *self.pair, batch)
         if not minibatch.seen and source.num_batches != 1:
@@ -188,7 +191,7 @@ class TrainingModule(LightningModule):
         args = batch["args"]
         sizes = self._sizes(args if batch["counts"] else ())
         with self._part_of(args, sizes, self.num_validation_data):
-            loss = self.objective.loss(*self.pair, *args)
+            loss = self.validation_objective.loss(*self.pair, *args)
         if not math.isfinite(loss):
             check_finite(args, name=f"validation batch {batch['index']}: argument")
         if sizes[self.global_rank]:

@@ -1,0 +1,114 @@
+"""Densities in the plane: four models of two toy sets, by the recipes that the library has for them, over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyro
+import torch
+from joblib import Parallel, delayed
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.report import Row
+from ppl_models import FlowDensity
+from ppl_models.datasets import toy_data
+from ppl_models.diagnostics import importance_nll
+from ppl_models.objectives import log_weights
+from ppl_models.recipes import RECIPES
+from ppl_models.study import build_pair
+from ppl_models.training import fit
+
+SEEDS = (0, 1, 2)
+#: As many points as the published study learned from; they make whole batches, so that one graph does for all.
+NUM_TRAIN = 2_048_000
+#: Points that are judged, those that are judged by importance sampling, and with how many draws each.
+NUM_TEST, NUM_WEIGHED, DRAWS = 200_000, 20_000, 200
+
+MODELS = ("vae", "lvae", "spline_flow", "flow")
+
+#: Minus the bound, and the negative log-likelihood, to stay below: by data and model, in nats.
+BOUNDS = {("8gaussians", "vae"): 2.92, ("checkerboard", "vae"): 3.68}
+LIKELIHOODS = {
+    ("8gaussians", "vae"): 2.86,
+    ("checkerboard", "vae"): 3.60,
+    ("8gaussians", "spline_flow"): 2.845,
+    ("checkerboard", "spline_flow"): 3.50,
+    ("8gaussians", "flow"): 2.91,
+    ("checkerboard", "flow"): 3.58,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training came to: minus the bound and the negative log-likelihood of test data, in nats."""
+
+    bound: float
+    likelihood: float
+    seconds: float
+    skipped: int
+
+
+def densities() -> Iterator[Row]:
+    """Means over the seeds and 95 % intervals, by Student's law; two trainings at a time, each on one core."""
+    cells = [(data, model) for data in ("8gaussians", "checkerboard") for model in MODELS]
+    jobs = [(data, model, seed) for data, model in cells for seed in SEEDS]
+    found = Parallel(n_jobs=2)(delayed(outcome)(*job) for job in jobs)
+    outcomes = dict(zip(jobs, found, strict=True))
+    for data, model in cells:
+        runs = [outcomes[data, model, seed] for seed in SEEDS]
+        name = f"{data} (entropy {entropy(data):.3f}), {model}"
+        if model in ("vae", "lvae"):
+            yield over_seeds(f"{name}: -ELBO", [run.bound for run in runs], most=BOUNDS.get((data, model)))
+        values = [run.likelihood for run in runs]
+        yield over_seeds(f"{name}: NLL", values, most=LIKELIHOODS.get((data, model)))
+        if model == "lvae":
+            others = [outcomes[data, "vae", seed] for seed in SEEDS]
+            change = [run.bound - other.bound for run, other in zip(runs, others, strict=True)]
+            yield not_above_zero(f"{name}: -ELBO less the vae's", change)
+    yield Row("densities: minutes of the longest training, on one core", max(r.seconds for r in found) / 60, most=10)
+    bad = sum(run.skipped > 0 or not math.isfinite(run.likelihood) for run in found)
+    yield Row(f"densities: trainings of {len(found)} with a step or a result that is not finite", bad, most=0)
+
+
+def over_seeds(name: str, values: list[float], *, most: float | None = None) -> Row:
+    sample = torch.tensor(values, dtype=torch.float64)
+    spread = sample.std().item() / math.sqrt(len(values)) * float(stats.t.ppf(0.975, len(values) - 1))
+    return Row(name, sample.mean().item(), spread, most=most)
+
+
+def not_above_zero(name: str, values: list[float]) -> Row:
+    """The interval reaches down to zero."""
+    row = over_seeds(name, values)
+    return Row(name, row.value, row.error, most=row.error)
+
+
+def entropy(data: str) -> float:
+    return float(toy_data(data, num_train=1).density.entropy)
+
+
+def outcome(data: str, name: str, seed: int) -> Outcome:
+    """Train one model and judge it on points that it has not seen, the same for all."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(seed)
+    points = toy_data(data, num_train=NUM_TRAIN, num_test=NUM_TEST)
+    (model, guide), recipe = build_pair(name, (2,)), RECIPES[name, "points"]
+    options = recipe.options(NUM_TRAIN) | {"compile": "auto", "seed": seed, "progress": False}
+    result = fit(model, guide, points.train, objective=recipe.objective(), **options)
+
+    def mean(scores: Tensor, x: Tensor) -> float:
+        """The mean of a score, the chance of which points are in the test set taken out by their exact density."""
+        assert points.density.entropy is not None, "neither set is degenerate"
+        return float((scores + points.density.log_prob(x)).double().mean()) + points.density.entropy
+
+    torch.manual_seed(0)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        bound = mean(-log_weights(model, guide, points.test).values[0], points.test)
+        if isinstance(model, FlowDensity):
+            return Outcome(bound, bound, result.seconds, result.skipped)
+        x = points.test[:NUM_WEIGHED]
+        weighed = importance_nll(model, guide, x, num_samples=DRAWS, seed=0)
+        return Outcome(bound, mean(-weighed.log_evidence, x), result.seconds, result.skipped)

@@ -1,0 +1,61 @@
+"""A lock on a folder: one study at a time writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from guides.errors import OptionError
+
+__all__ = ["LOCK", "locked"]
+
+#: The file of the lock.
+LOCK = "lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock inside the block.
+
+    The lock is the system's, on a file that says whose it is. It ends with the process that holds it, however that
+    ends, so that one which is left over on this machine does no harm. Of one from another machine nobody can know
+    whether it is left over, and so it is respected until its file is removed.
+
+    Raises:
+        OptionError: If another process holds it.
+    """
+    path = folder / LOCK
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OptionError(f"folder {folder} is being written by {_holder(path)}. Write another folder.") from None
+        before = _read(path)
+        if before.get("host", socket.gethostname()) != socket.gethostname():
+            raise OptionError(f"folder {folder} is being written by {_holder(path)}. If that has ended, remove {path}.")
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)  # not removed: another process may have opened it already
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # empty, or cut short when its process was killed
+        return {}
+    return content
+
+
+def _holder(path: Path) -> str:
+    holder = _read(path)
+    return f"a study of process {holder.get('pid', 'unknown')} on {holder.get('host', 'this machine')}"

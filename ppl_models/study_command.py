@@ -1,0 +1,216 @@
+"""The commands ``ppl-models study table``, ``plot`` and ``report``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guides.errors import OptionError, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["TABLES", "app"]
+
+app = typer.Typer(help="Show what a study has found, while it is running too.")
+
+#: What ``study table`` can show.
+TABLES = ("metrics", "test", "comparisons", "runs", "parameters")
+
+_Where = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The study's folder, or a netCDF file of its results.", show_default=False)
+]
+_Metric = Annotated[
+    str | None,
+    typer.Option(help="min, max, last, first, exceeds, time_to_threshold, test_loss or nll.", show_default=False),
+]
+_Threshold = Annotated[
+    float | None, typer.Option(help="The validation loss to get below, for time_to_threshold.", show_default=False)
+]
+_AfterWarmup = Annotated[
+    bool, typer.Option("--after-warmup", help="Leave out the epochs in which the KL terms had a weight below 1.")
+]
+_Floor = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DATASET=NATS", help="A floor for a dataset whose entropy is not known.", show_default=False),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("table")
+def show_table(
+    where: _Where,
+    table: Annotated[str, typer.Option(help=f"{', '.join(TABLES[:-1])} or {TABLES[-1]}.")] = "metrics",
+    format: Annotated[str, typer.Option(help="markdown, csv or latex; csv has all columns and digits.")] = "markdown",
+    metric: _Metric = None,
+    threshold: _Threshold = None,
+    after_warmup: _AfterWarmup = False,
+    floor: _Floor = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.", show_default=False)] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show a table of a study.
+
+    metrics: how the validation losses of each model converged, over the seeds. test: the final models on the test set.
+    comparisons: pairs of models, by test_loss if --metric does not say otherwise. runs: each run, and why it failed.
+    parameters: how many there are.
+    """
+    from ppl_models.files import atomic_path
+    from ppl_models.study.opening import open_results
+    from ppl_models.study.table_formats import FORMATS, format_table
+
+    choose("--table", table, TABLES)
+    choose("--format", format, FORMATS)
+    frame = _table(open_results(where), table, metric, threshold, after_warmup, _floors(floor))
+    text = json.dumps(_plain(frame), indent=2, allow_nan=False) + "\n" if as_json else format_table(frame, format)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    _tell(out, as_json=False)
+
+
+@app.command("plot")
+def plot_study(
+    where: _Where,
+    metric: _Metric = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="One dataset; without it, all of them side by side.", show_default=False)
+    ] = None,
+    threshold: _Threshold = None,
+    after_warmup: _AfterWarmup = False,
+    floor: _Floor = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Picture to write: .png, .svg or .pdf. In DIR, named after what it shows, if not given."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Draw the validation losses of a study with bands over the seeds or, with --metric, bars with intervals."""
+    from ppl_models.files import atomic_path
+    from ppl_models.study.opening import open_results
+
+    results, floors = open_results(where), _floors(floor)
+    names = results["dataset"].values.tolist()
+    names = names if dataset is None else [choose("--dataset", dataset, names)]
+    out = _beside(where, f"{metric or 'losses'}.png") if out is None else out
+    choose("the suffix of --out", out.suffix, (".png", ".svg", ".pdf"))
+    figure = _draw(results, names, metric, threshold, after_warmup, floors)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary)
+    _tell(out, as_json=as_json)
+
+
+@app.command("report")
+def report_study(
+    where: _Where,
+    metric: _Metric = None,
+    threshold: _Threshold = None,
+    floor: _Floor = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html in DIR, if not given.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Write a study as one HTML file: what it says in words, figures, tables. Models are judged by --metric."""
+    from ppl_models.study.opening import open_results
+    from ppl_models.study.report import write_report
+
+    out = _beside(where, "report.html") if out is None else out
+    results, floors = open_results(where), _floors(floor)
+    write_report(results, out, metric=metric, threshold=threshold, floors=floors)
+    _tell(out, as_json=as_json)
+
+
+def _table(
+    results: xr.Dataset,
+    table: str,
+    metric: str | None,
+    threshold: float | None,
+    after_warmup: bool,
+    floors: dict[str, float],
+) -> pd.DataFrame:
+    from ppl_models.study.comparisons import compare_models
+    from ppl_models.study.run_metrics import METRICS
+    from ppl_models.study.run_values import TEST_METRICS
+    from ppl_models.study.tables import metrics_table, parameters_table, runs_table
+
+    if table == "comparisons":
+        return compare_models(results, metric=metric or TEST_METRICS[0], after_warmup=after_warmup)
+    if table == "runs":
+        return runs_table(results)
+    if table == "parameters":
+        return parameters_table(results)
+    names = TEST_METRICS if table == "test" else (*METRICS, *(["time_to_threshold"] if threshold is not None else []))
+    return metrics_table(
+        results,
+        metrics=names if metric is None else [metric],
+        after_warmup=after_warmup,
+        threshold=threshold,
+        floors=floors,
+    )
+
+
+def _draw(
+    results: xr.Dataset,
+    names: list[str],
+    metric: str | None,
+    threshold: float | None,
+    after_warmup: bool,
+    floors: dict[str, float],
+) -> Figure:
+    from matplotlib.figure import Figure
+
+    from ppl_models.study.figures import plot_losses, plot_metric
+
+    width = 6.2 if metric is None else max(4.4, 1.6 + 1.15 * results.sizes["model"])
+    figure = Figure(figsize=(width * len(names), 4.2), dpi=100, layout="constrained")
+    panels: Any = figure.subplots(1, len(names), squeeze=False)
+    for name, panel in zip(names, panels[0], strict=True):
+        if metric is None:
+            plot_losses(results, name, floors=floors, ax=panel)
+        else:
+            plot_metric(results, name, metric, after_warmup=after_warmup, threshold=threshold, floors=floors, ax=panel)
+    return figure
+
+
+def _floors(given: list[str] | None) -> dict[str, float]:
+    found = {}
+    for each in given or []:
+        name, _, value = each.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise OptionError(f"--floor must be DATASET=NATS, such as mnist=80.5; got {each!r}.") from None
+    return found
+
+
+def _beside(where: Path, name: str) -> Path:
+    return where / name if where.is_dir() else where.with_name(name)
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows that JSON can hold: null for NaN, and infinity as a word."""
+    rows = table.to_dict("records")
+    return [{name: _plain_value(value) for name, value in row.items()} for row in rows]
+
+
+def _plain_value(value: Any) -> Any:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
+
+
+def _tell(out: Path, *, as_json: bool) -> None:
+    typer.echo(json.dumps({"files": [str(out)]}, indent=2) if as_json else f"Written: {out}")

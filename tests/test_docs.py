@@ -1,0 +1,73 @@
+"""The pages: every public name has a place, every command exists, every page is listed."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import guides
+import ppl_models
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+TEXTS = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+LESSONS = [name for name in TEXTS if name.startswith(("tutorials/", "migrating/")) and not name.endswith("index.md")]
+
+
+def test_every_public_package_has_an_api_page():
+    # Of each of these the build sees that every name in __all__ is on the page (docs/conf.py).
+    documented = set(re.findall(r"^\.\. automodule:: (\S+)$", "\n".join(TEXTS.values()), re.MULTILINE))
+    packages = {f"ppl_models.{module.name}" for module in pkgutil.iter_modules(ppl_models.__path__) if module.ispkg}
+    assert packages | {guides.__name__, ppl_models.__name__} <= documented
+
+
+def parts_of_the_benchmarks() -> set[str]:
+    tree = ast.parse((ROOT / "benchmarks" / "__main__.py").read_text(encoding="utf-8"))
+    [parts] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "PARTS"
+    ]
+    assert isinstance(parts, ast.Dict)
+    return {ast.literal_eval(key) for key in parts.keys if key is not None}
+
+
+def test_every_benchmark_is_explained():
+    explained = re.findall(r"^\| `([\w-]+)` \|", TEXTS["numbers.md"], re.MULTILINE)
+    assert sorted(explained) == sorted(parts_of_the_benchmarks())
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_commands_exist(page):
+    text = TEXTS[page]
+    shown = re.findall(r"python -m benchmarks ([\w-]+)", text)
+    assert set(shown) <= parts_of_the_benchmarks()
+    for file, pattern in re.findall(r"make test ARGS='(tests/\S+) -k (\S+)'", text):
+        names = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        assert [name for name in names if pattern in name], f"no test in {file} is called {pattern}"
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`) *make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def cells(page: str) -> list[str]:
+    found = re.findall(r"^```\{code-cell\}\n(.*?)^```$", TEXTS[page], re.MULTILINE | re.DOTALL)
+    assert len(found) == TEXTS[page].count("{code-cell}"), "a cell that is not closed"
+    return found
+
+
+@pytest.mark.parametrize("page", LESSONS)
+def test_lessons_run_and_hold_themselves_to_what_they_say(page):
+    assert TEXTS[page].startswith("---\nfile_format: mystnb")
+    # What is said of an output in the text is asserted in a cell, seen or unseen: a page that is no longer true fails.
+    assert not [line for cell in cells(page) for line in cell.splitlines() if len(line) > 88], "wider than the column"
+    asserted = [node for cell in cells(page) for node in ast.walk(parsed(cell)) if isinstance(node, ast.Assert)]
+    assert asserted
+
+
+def parsed(cell: str) -> ast.Module:
+    return ast.parse("\n".join(line for line in cell.splitlines() if not line.startswith(":tags:")))
