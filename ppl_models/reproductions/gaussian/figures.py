@@ -173,14 +173,10 @@ def posteriors_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     figure, grid = _grid(2, 2, width=10.5, height=0.9 + 0.36 * len(names) * 2 + 1.6)
     for j, setting in enumerate(SETTINGS):
         for result in results:
-            row, moments = result["row"], {k: np.array(v, dtype=float) for k, v in result["moments"].items()}
+            row = result["row"]
             if row["setting"] != setting:
                 continue
-            y = names.index(row["method"])
-            values = (
-                (moments["guide mean"] - moments["nuts mean"]) / moments["nuts sd"],
-                moments["guide sd"] / moments["nuts sd"],
-            )
+            y, values = names.index(row["method"]), (_off(result["moments"]), _ratios(result["moments"]))
             level = y + np.linspace(-0.28, 0.28, len(values[0]))
             for i, each in enumerate(values):
                 grid[i][j].plot(each, level, ".", ms=5, alpha=0.75, color=_STYLES[row["method"]]["color"])
@@ -205,8 +201,24 @@ def posteriors_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_xlabel(label)
         grid[0][j].set_xscale("symlog", linthresh=0.1)
         grid[1][j].set_xscale("log")
+        # Wide enough for ticks that are powers of ten, and the same on both sides.
+        widest = max([1.0, *(abs(x) for r in results for x in _off(r["moments"]))])
+        grid[0][j].set_xlim(-3 * widest, 3 * widest)
+        ratios = [x for r in results for x in _ratios(r["moments"])]
+        grid[1][j].set_xlim(min(0.1, *ratios) / 1.2, 1.2 * max(10.0, *ratios))
         grid[0][j].set_title(_TITLES[setting], fontsize=10.5)
     return figure
+
+
+def _off(moments: Mapping[str, Sequence[float]]) -> list[float]:
+    """How far the guide's means are off, in NUTS's standard deviations."""
+    names = ("guide mean", "nuts mean", "nuts sd")
+    return [(own - theirs) / sd for own, theirs, sd in zip(*(moments[name] for name in names), strict=True)]
+
+
+def _ratios(moments: Mapping[str, Sequence[float]]) -> list[float]:
+    """The guide's standard deviations over NUTS's."""
+    return [own / theirs for own, theirs in zip(moments["guide sd"], moments["nuts sd"], strict=True)]
 
 
 _HAMILTONIAN = tuple(name for name in METHODS if name.startswith("HVAE"))

@@ -141,8 +141,8 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     for dim in dims:
         figure = learning_figure(fits, dim)
         caption = (
-            f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has two rounds: before the "
-            "second the latent is whitened where the model then is, and the guide starts anew."
+            f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has two rounds: before "
+            "the second the latent is whitened where the model then is, and the guide starts anew."
         )
         folder.figure(f"learning-d{dim}", figure, caption=caption)
     judged = [result for result in fits if "moments" in result]
