@@ -15,6 +15,7 @@ __all__ = ["SOURCES", "STUDY_SEED", "data_sets", "model_at", "own_data", "study_
 #: Where data come from: ``"own"`` generators, or as the ``"study"`` drew them, from the global one.
 SOURCES = ("own", "study")
 
+#: Numpy's and torch's, set once for the study's three data sets.
 STUDY_SEED = 12345
 
 
