@@ -27,7 +27,9 @@ def calibrated() -> Iterator[Row]:
         for seed in range(REPEATS):
             torch.manual_seed(seed)
             fitted = pca(stretch=stretch)()
-            found = calibration(fitted.model, fitted.guide, *fitted.args, num_simulations=SIMULATIONS, seed=seed)
+            found = calibration(
+                fitted.model, fitted.guide, *fitted.args, num_simulations=SIMULATIONS, seed=REPEATS + seed
+            )
             overall.append(found.p_value)
             one.append(found.table.p_value["z[0]"])
         if stretch == 1:

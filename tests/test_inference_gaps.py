@@ -118,7 +118,7 @@ def test_data_are_taken_in_parts():
 
 
 def test_the_sampling_part_is_what_logarithms_of_unbiased_estimates_are_too_low_by():
-    noise = torch.randn(4000, 50, 2)
+    noise = torch.randn(40_000, 50, 2)
     estimates = (0.7 * noise - 0.7**2 / 2).exp().mean(1).log()  # of log 1
     found = InferenceGaps(torch.zeros(9, 2), torch.zeros(9, 2), Bound(estimates), torch.zeros(2), "")
     part, error = found.sampling
