@@ -940,7 +940,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("docs/migrating/pythae.md", "assert abs(pythae_loss - ours) < 0.1\n", "", DOCS),
     ("docs/migrating/pythae.md", "file_format: mystnb\n", "", DOCS),
     ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
-    ("pyproject.toml", 'packages = ["guides", "ppl_models"]', 'packages = ["ppl_models"]', PACKAGING),
+    ("pyproject.toml", '\npackages = ["guides", "ppl_models"]', '\npackages = ["ppl_models"]', PACKAGING),
     ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
     # What is made of a study.
     ("ppl_models/study/run_metrics.py", "dict.fromkeys(METRICS, np.inf)", "dict.fromkeys(METRICS, np.nan)", METRICS),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from guides.errors import OptionError, positive
+from ppl_models.diagnostics.plots.ecdf import draw_ecdf
 from ppl_models.diagnostics.printing import as_text
 from ppl_models.diagnostics.uniformity import UniformRanks, asymmetry
 from ppl_models.labels import contain, versions
@@ -173,54 +174,31 @@ class Calibration:
         One of them leaves the band where :attr:`p_value` is at most ``1 - level``.
 
         Args:
-            quantities: Which; all by default, of which those with the smallest p-values are named.
+            quantities: Which; all by default, of which those that leave the band are named if there are many.
             level: How often all ECDFs of a calibrated guide are inside the band.
             ax: Where; a new figure by default.
 
         Raises:
             OptionError: If a quantity is unknown or the level no probability.
         """
-        import matplotlib.pyplot as plt
-        import numpy as np
-
         positive("level", level, below=1, instead="Write level=0.95.")
         names = self.quantities if quantities is None else list(quantities)
         for name in names:
             if name not in self.quantities:
                 raise OptionError(f"quantities must be among {', '.join(self.quantities)}; got {name!r}.")
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
+        chosen = [self.quantities.index(name) for name in names]
         law = self._law
         allowed = math.floor((1 - level) * (1 + len(self.by_chance)) + 1e-9) - 1
         low, high = law.band(self.by_chance[allowed] if allowed >= 0 else 0.0)
-        ax.fill_between(
+        return draw_ecdf(
+            law.counts(self._known[:, chosen]).cumsum(-1)[:, :-1] / law.size,
             law.places,
-            low / law.size - law.places,
-            high / law.size - law.places,
-            color="0.85",
-            label=f"{level:.0%} band",
-            zorder=0,
+            (low / law.size, high / law.size),
+            level=level,
+            names=[self.quantities[i] for i in chosen],
+            title=f"{self.method}: p = {self.p_value:.2g}, {len(self._known)} simulations",
+            ax=ax,
         )
-        below = law.counts(self._known).cumsum(-1)[:, :-1] / law.size - law.places
-        worst = sorted(names, key=lambda name: self._least_tails[self.quantities.index(name)])[:8]
-        for name in names:
-            i = self.quantities.index(name)
-            named = name in worst
-            ax.plot(
-                law.places,
-                below[i],
-                linewidth=1.3 if named else 0.6,
-                alpha=1.0 if named else 0.5,
-                color=None if named else "0.5",
-                label=name if named else None,
-            )
-        ax.axhline(0.0, color="0.4", linewidth=0.8, linestyle=":")
-        ax.set_xlim(0, 1)
-        ax.set_xlabel("rank of the simulated truth / (number of draws + 1)")
-        ax.set_ylabel("ECDF − uniform")
-        ax.set_title(f"{self.method}: p = {self.p_value:.2g}, {np.size(self._known, 0)} simulations")
-        ax.legend(fontsize="small", loc="upper right", ncols=2)
-        return ax
 
     def to_arviz(self, *, container: str | None = None) -> InferenceData:
         """Write the places of the truths, ``(rank + 1/2) / (L + 1)``, as the group ``prior_sbc``.

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
-__all__ = ["plot_ecdf"]
+__all__ = ["draw_ecdf", "plot_ecdf"]
 
 #: Points at which the functions are compared, at most, and the fewest numbers that say anything of a distribution.
 MOST_POINTS, FEWEST = 100, 10
+
+RANK = "rank / (number of draws + 1)"
 
 
 def plot_ecdf(
@@ -71,6 +73,36 @@ def plot_ecdf(
     # The share of ranks below i, which is i / (L + 1) for uniform ones.
     below = (values[..., None] < places if num_draws is not None else values[..., None] <= points).mean(0)
     low, high = ecdf_band(len(values), points, level)
+    xlabel = "PIT value" if num_draws is None else RANK
+    return draw_ecdf(below, points, (low, high), level=level, names=names, xlabel=xlabel, ax=ax)
+
+
+def draw_ecdf(
+    below: np.ndarray,
+    points: np.ndarray,
+    band: tuple[np.ndarray, np.ndarray],
+    *,
+    level: float,
+    names: Sequence[str] | None,
+    xlabel: str = RANK,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw distribution functions ``(quantities, P)`` less their places ``(P,)``, and a band around them.
+
+    Args:
+        below: The share of values below each place.
+        points: The places, in (0, 1).
+        band: The smallest and the largest share that is inside, ``(P,)`` both.
+        level: Of the band.
+        names: Of the quantities.
+        xlabel: What the places are.
+        title: By default, how many quantities leave the band.
+        ax: Where; a new figure by default.
+    """
+    import numpy as np
+
+    low, high = band
     outside = (np.maximum(low - below, below - high)).max(1)
     out = outside > 1e-9
     worst = [int(i) for i in np.argsort(-outside)]
@@ -79,8 +111,8 @@ def plot_ecdf(
 
     with styled():
         ax = one_axes(ax, figsize=(6.4, 3.6))
-        band = (np.array([0.0, *low - points, 0.0]), np.array([0.0, *high - points, 0.0]))
-        ax.fill_between(edges, *band, color="#dddddd", alpha=0.7, linewidth=0, label=f"{100 * level:.3g} % band")
+        ends = [np.array([0.0, *each - points, 0.0]) for each in band]
+        ax.fill_between(edges, ends[0], ends[1], color="#dddddd", alpha=0.7, linewidth=0, label=f"{100 * level:.3g} % band")
         ax.axhline(0, color=INK, linewidth=0.8)
         for i in sorted(set(worst) - set(coloured)):
             ax.plot(edges, [0.0, *below[i] - points, 0.0], color="#8c8c8c", linewidth=0.7, alpha=0.7)
@@ -91,9 +123,9 @@ def plot_ecdf(
         if others:
             ax.plot([], [], color=FAINT, label=f"{others} others")
         ax.set_xlim(0, 1)
-        ax.set_xlabel("PIT value" if num_draws is None else "rank / (number of draws + 1)")
+        ax.set_xlabel(xlabel)
         ax.set_ylabel("ECDF − uniform")
-        ax.set_title(_title(int(out.sum()), len(out), level))
+        ax.set_title(_title(int(out.sum()), len(out), level) if title is None else title)
         if names is not None or others:
             ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
