@@ -36,11 +36,11 @@ def example() -> Study:
         ["vae", "lvae", "flow", "spline_flow"],
         ["8gaussians", "checkerboard"],
         seeds=range(5),
-        epochs=12,
-        num_train=20_000,
-        num_validation=2_000,
-        num_test=2_000,
-        num_importance=50,
+        epochs=6,
+        num_train=10_000,
+        num_validation=1_000,
+        num_test=1_000,
+        num_importance=20,
     )
 
 
