@@ -981,6 +981,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "return None",
         STUDY_COMMAND,
     ),
+    ("ppl_models/study/pairs.py", "0.5 * F.softplus(log_variance)", "0.5 * log_variance", STUDY),
     ("ppl_models/study/job.py", "    torch.set_default_dtype(torch.float32)\n", "", STUDY),
     (
         "ppl_models/study/job.py",

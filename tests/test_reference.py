@@ -250,7 +250,7 @@ REAL = {
         + F.binary_cross_entropy_with_logits(u, 0 * u + 0.3)
         + F.cross_entropy(u.reshape(3, 4), INDEX.reshape(-1)[:3])
         + F.mse_loss(u, u.exp())
-        + F.kl_div(u, u.exp())
+        + F.kl_div(u, u.exp(), reduction="sum")
     ),
     "binary_cross_entropy": lambda u: F.binary_cross_entropy(u.sigmoid(), 0 * u + 0.3),
     "topk": lambda u: u.topk(3).values + u.kthvalue(2).values + u.median() + u.quantile(0.3),
@@ -307,7 +307,8 @@ def test_operation(name):
         slopes_at = jax.vmap(jax.grad(lambda v: (weights.numpy() * function(v)).sum()))
         together = jax.jit(lambda pair: (function(pair[0]), jax.vmap(function)(pair), slopes_at(pair)))
         ours, batched, (slope, _) = together(np.stack([u.numpy(), u.numpy()]))
-    precise = 1e-8 if name in ("digamma", "polygamma") else 1e-10  # the trigamma functions differ so much
+    # The trigamma functions differ so much, and torch's hardsigmoid has a sixth in single precision for its slope.
+    precise = 1e-8 if name in ("digamma", "polygamma", "more_activations") else 1e-10
     if name != "casts":  # the one that rounds on purpose
         torch.testing.assert_close(torch.tensor(np.asarray(slope)), gradient, rtol=precise, atol=precise)
     torch.testing.assert_close(torch.tensor(np.asarray(ours)), expected, rtol=precise, atol=precise)
