@@ -66,5 +66,9 @@ def losses(result: TrainResult) -> list[dict[str, float]]:
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
-    made = run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    try:
+        made = run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    except KeyboardInterrupt:
+        # Python makes the signal itself of one that nobody catches, or 1, if other packages run code at its end.
+        sys.exit(130)
     print(json.dumps(losses(made)), flush=True)

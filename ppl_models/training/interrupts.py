@@ -43,11 +43,11 @@ class Signals:
                 signal.signal(number, self._receive)
 
     def pass_on(self) -> None:
-        """Do what the signal that came is for: the program ends with its exit code, 130 or 143.
+        """Do what the signal that came is for: end the program, if nobody catches what is raised.
 
         Raises:
             KeyboardInterrupt: For an interrupt from the keyboard.
-            SystemExit: For a request to end.
+            SystemExit: For a request to end, with the exit code 143.
         """
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)

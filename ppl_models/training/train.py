@@ -157,7 +157,7 @@ def train(
         DataError: If data are not finite, a loader or a batch is empty, or a checkpoint cannot be read.
         ModelError: If the model has no plate ``"data"``, or a checkpoint is of another model or guide.
         DivergedError: After more than ``max_skipped`` skipped steps, with the site, the parameters and the step.
-        KeyboardInterrupt: After an interrupt, once the step is done and written; uncaught, the exit code is 130.
+        KeyboardInterrupt: After an interrupt, once the step is done and written; after SIGTERM it is SystemExit(143).
 
     Example:
         >>> from guides import MeanFieldGuide

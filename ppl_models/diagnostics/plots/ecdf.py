@@ -112,7 +112,9 @@ def draw_ecdf(
     with styled():
         ax = one_axes(ax, figsize=(6.4, 3.6))
         ends = [np.array([0.0, *each - points, 0.0]) for each in band]
-        ax.fill_between(edges, ends[0], ends[1], color="#dddddd", alpha=0.7, linewidth=0, label=f"{100 * level:.3g} % band")
+        ax.fill_between(
+            edges, ends[0], ends[1], color="#dddddd", alpha=0.7, linewidth=0, label=f"{100 * level:.3g} % band"
+        )
         ax.axhline(0, color=INK, linewidth=0.8)
         for i in sorted(set(worst) - set(coloured)):
             ax.plot(edges, [0.0, *below[i] - points, 0.0], color="#8c8c8c", linewidth=0.7, alpha=0.7)
