@@ -130,7 +130,7 @@ def why(method: str, quantity: str, dim: int) -> str:
         return f"the ML's own error on the study's data, |x̄ − Δ|², which is the noise in z{diverged}"
     return {
         "HVAE K=1": "each minibatch of 256 (the last: 16) is taken for a data set of its own, and N(0, I) keeps its "
-        "volume; gradients clipped to one norm let the last one weigh more, but at d = 400",
+        "volume; gradients clipped to one norm, as all but those at d = 400, may explain the rest",
         "HVAE K=10": "the same; no closed form for ten steps, whose limit is that of one",
         "IAF": "its ELBO lacks 1/2 on the squares, so that the optimum is √2 σ",
         "planar K=1": "its ELBO lacks 1/2 on the squares, and d − 1 directions keep the variance 1",
