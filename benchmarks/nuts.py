@@ -18,7 +18,7 @@ from benchmarks.report import Row
 from ppl_models.reference import nuts as ours
 
 #: Both samplers adapt to the same acceptance, with a diagonal mass matrix and trees of at most 2^10 steps.
-SETTINGS = {"target_accept_prob": 0.8, "max_tree_depth": 10, "full_mass": False}
+SETTINGS = {"max_tree_depth": 10, "full_mass": False}
 CHAINS, DRAWS = 4, 1000
 
 #: Of Pyro's: one chain, for others would come after it at the same rate, and half the draws, for the time it takes.
@@ -35,6 +35,8 @@ class Problem:
     model: Callable[..., None]
     args: tuple[Tensor, ...]
     positive: tuple[str, ...] = ()
+    target_accept: float = 0.8
+    pyro_draws: int = PYRO_DRAWS
 
 
 def gaussian_process(x: Tensor, y: Tensor) -> None:
@@ -102,7 +104,8 @@ def sparse_data() -> tuple[Tensor, Tensor]:
 def problems() -> list[Problem]:
     schools = posteriors.schools_data()
     return [
-        Problem("eight schools, centred", posteriors.eight_schools, schools, ("tau",)),
+        # At 0.8 both diverge in the neck of its funnel, and 500 draws of Pyro's are worth 20.
+        Problem("eight schools, centred", posteriors.eight_schools, schools, ("tau",), 0.95, 1500),
         Problem("eight schools, non-centred", posteriors.eight_schools_non_centred, schools, ("tau",)),
         Problem("logistic regression", posteriors.logistic, posteriors.logistic_data()),
         Problem("Gaussian process", gaussian_process, process_data(), ("length", "amplitude", "noise")),
@@ -114,14 +117,16 @@ def problems() -> list[Problem]:
 
 
 def run_ours(problem: Problem) -> dict[str, Tensor]:
-    data = ours(problem.model, *problem.args, num_warmup=DRAWS, num_samples=DRAWS, num_chains=CHAINS, progress=False)
+    options = {"num_warmup": DRAWS, "num_samples": DRAWS, "num_chains": CHAINS, "progress": False}
+    data = ours(problem.model, *problem.args, target_accept=problem.target_accept, **options)
     return {str(name): torch.tensor(value.values) for name, value in data.posterior.items()}
 
 
 def run_pyro(problem: Problem) -> dict[str, Tensor]:
     pyro.set_rng_seed(0)
-    kernel = NUTS(problem.model, **SETTINGS)
-    chain = MCMC(kernel, num_samples=PYRO_DRAWS, warmup_steps=PYRO_DRAWS, disable_progbar=True)
+    kernel = NUTS(problem.model, target_accept_prob=problem.target_accept, **SETTINGS)
+    num = problem.pyro_draws
+    chain = MCMC(kernel, num_samples=num, warmup_steps=num, disable_progbar=True)
     chain.run(*problem.args)
     return {name: value.detach() for name, value in chain.get_samples(group_by_chain=True).items()}
 
@@ -158,7 +163,7 @@ def nuts() -> Iterator[Row]:
         reached += ratio >= RATIO
         yield Row(f"{problem.name}: largest difference of a mean from Pyro's NUTS (standard errors)", apart, most=4.0)
         yield Row(f"{problem.name}: seconds for {CHAINS} x {DRAWS} draws, compilation included", seconds)
-        yield Row(f"{problem.name}: seconds of Pyro's NUTS for {PYRO_DRAWS} draws", their_seconds)
+        yield Row(f"{problem.name}: seconds of Pyro's NUTS for {problem.pyro_draws} draws", their_seconds)
         yield Row(f"{problem.name}: fewest effective draws per second", effective / seconds)
         yield Row(f"{problem.name}: the same of Pyro's NUTS", their_effective / their_seconds)
         yield Row(f"{problem.name}: ratio", ratio)

@@ -49,7 +49,7 @@ def gaussian_run(seed: int, steps: int = 200) -> tuple[Evidence, Tensor]:
     return evidence(model, guide, x, posterior={"z": z}, seed=seed), model.log_evidence(x)
 
 
-def linear_run(seed: int, steps: int = 200) -> tuple[Evidence, Tensor]:
+def linear_run(seed: int, steps: int = 500) -> tuple[Evidence, Tensor]:
     """A mean-field encoder, which cannot be exact, trained on data simulated anew; upper side from the true latents."""
     generator = torch.Generator().manual_seed(seed)
     decoder = Affine(generator)
