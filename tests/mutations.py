@@ -1244,10 +1244,11 @@ def survivors(mutation: tuple[str, str, str, str]) -> str | None:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", tests]
         environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-    failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
+    # An error is that of a fixture that looks at what a test left behind; those of collection have another exit code.
+    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if run.returncode != 1 or not failed:
         return f"survived by {tests} (exit code {run.returncode}): {name}"
-    print(f"red   {name}\n      {failed[0].removeprefix('FAILED ').split(' - ')[0]}", flush=True)
+    print(f"red   {name}\n      {failed[0].split(' ', 1)[1].split(' - ')[0]}", flush=True)
     return None
 
 
