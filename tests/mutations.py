@@ -1208,7 +1208,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/jobs.py", "if folder.result(job.key) is None]", "if True]", REPRODUCTIONS),
-    ("ppl_models/reproductions/jobs.py", "process.join()", "pass", REPRODUCTIONS),
+    ("ppl_models/reproductions/jobs.py", "engine.close()", "pass", REPRODUCTIONS),
     (
         "ppl_models/reproductions/folder.py",
         '        if settings != config["settings"]:\n',

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -265,13 +266,26 @@ def fail(folder):
     raise RuntimeError("broken on purpose")
 
 
+def linger(folder):
+    """Tell which process this is, and stay for longer than the test."""
+    (folder.path / "lingers").write_text(str(os.getpid()))
+    time.sleep(30)
+
+
+def fail_beside(folder):
+    while not (folder.path / "lingers").exists() or not (folder.path / "lingers").read_text():
+        time.sleep(0.05)
+    raise RuntimeError("broken on purpose")
+
+
 def test_a_failure_in_another_process_ends_the_others_and_what_is_done_stays(tmp_path):
     folder = ReportFolder(tmp_path, name="sums", settings={})
     folder.keep("first", {"sum": 0})
-    jobs = [Job("second", add, {"a": 1, "b": 1}), Job("bad", fail)]
+    jobs = [Job("second", add, {"a": 1, "b": 1}), Job("slow", linger), Job("bad", fail_beside)]
     with pytest.raises(RuntimeError, match="broken on purpose"):
         run_jobs(folder, jobs, processes=2, progress=False)
-    assert not multiprocessing.active_children()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "lingers").read_text()), 0)
     found = run_jobs(folder, [Job("first", fail), jobs[0]], processes=1, progress=False)
     assert found == {"first": {"sum": 0}, "second": {"sum": 2, "nothing": None}}
 

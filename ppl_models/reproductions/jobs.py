@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +12,12 @@ import torch
 
 from guides.errors import whole_number
 from ppl_models.reproductions.folder import ReportFolder
+from ppl_models.study.engines import start_engine
 
 __all__ = ["Job", "available_cores", "run_jobs"]
+
+#: How often running jobs are looked at, in seconds.
+LOOK = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def run_jobs(
         folder: Where the jobs leave their numbers.
         jobs: In the order in which they are begun.
         processes: How many run at once, each with one thread; as many as there are cores by default. With 1 they run in
-            this process. More need a program whose own work stands under ``if __name__ == "__main__":``.
+            this process.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -77,10 +78,18 @@ def run_jobs(
             for job in left:
                 advance(job.run(folder))
         else:
-            with _workers(min(processes, len(left))) as pool:
-                futures = [pool.submit(job.run, folder) for job in left]
-                for future in as_completed(futures):
-                    advance(future.result())
+            engine = start_engine("loky", min(processes, len(left)))
+            waiting = left[::-1]
+            running: list[Any] = []
+            try:
+                while waiting or running:
+                    while waiting and len(running) < engine.jobs:
+                        running.append(engine.submit((waiting.pop().run, (folder,))))
+                    for handle in engine.wait(running, LOOK):
+                        running.remove(handle)
+                        advance(engine.result(handle))
+            finally:
+                engine.close()
     found = {job.key: folder.result(job.key) for job in jobs}
     return {key: result for key, result in found.items() if result is not None}
 
@@ -101,26 +110,3 @@ def _bar(total: int, done: int) -> Iterator[Callable[[str], object]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("jobs", total=total, completed=done, key="")
         yield lambda key: bar.update(task, advance=1, key=key)
-
-
-@contextmanager
-def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Lend processes that end with the block, however it ends."""
-    before = set(multiprocessing.active_children())
-    # A forked child of a process with threads may hang; a new one cannot.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-            process.join()
-        raise
-    pool.shutdown()
-
-
-def _begin() -> None:
-    """An interrupt is for the process that waits: it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
