@@ -18,13 +18,13 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
+from benchmarks.recipes import RECIPES
 from benchmarks.report import Row
 from guides import MeanFieldGuide
 from ppl_models import VAE
 from ppl_models.datasets import binarise, mnist
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import log_weights
-from ppl_models.recipes import RECIPES
 from ppl_models.study import build_pair
 from ppl_models.training import fit
 from ppl_models.training.modes import evaluating

@@ -12,12 +12,12 @@ from joblib import Parallel, delayed
 from scipy import stats
 from torch import Tensor
 
+from benchmarks.recipes import RECIPES
 from benchmarks.report import Row
 from ppl_models import FlowDensity
 from ppl_models.datasets import toy_data
 from ppl_models.diagnostics import importance_nll
 from ppl_models.objectives import log_weights
-from ppl_models.recipes import RECIPES
 from ppl_models.study import build_pair
 from ppl_models.training import fit
 

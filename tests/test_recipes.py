@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.recipes import RECIPES, Recipe, recipe
 from guides import OptionError
 from ppl_models import FlowDensity
 from ppl_models.objectives import ELBO
-from ppl_models.recipes import RECIPES, Recipe, recipe
 from ppl_models.training import fit
 
 
