@@ -1,4 +1,4 @@
-"""Links between the pages, as they came out: each leads to a file that is there, and to a place in it that has its name."""
+"""Links between the pages, as they came out: each leads to a file that is there, and to a name in it."""
 
 from html.parser import HTMLParser
 from pathlib import Path
