@@ -77,6 +77,13 @@ def test_links_that_lead_nowhere_are_found(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md"])
+def test_links_between_files_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text) + re.findall(r"`python (\S+\.py)`", text)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 def cells(page: str) -> list[str]:
     found = re.findall(r"^```\{code-cell\}\n(.*?)^```$", TEXTS[page], re.MULTILINE | re.DOTALL)
     assert len(found) == TEXTS[page].count("{code-cell}"), "a cell that is not closed"
