@@ -8,19 +8,21 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import sys
 from pathlib import Path
 
 from jupyter_cache import get_cache
 from sphinx.util import logging as sphinx_logging
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "docs" / "_extensions"))
 
 project = "ppl-models"
 author = "The ppl-models developers"
 copyright = author
 release = version = importlib.metadata.version("ppl-models")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "links", "outputs"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -48,7 +50,8 @@ def state_of_the_code() -> str:
     digest = hashlib.sha256(os.environ.get("DOCS_QUICK", "").encode())
     for path in [*sorted(ROOT.glob("guides/**/*.py")), *sorted(ROOT.glob("ppl_models/**/*.py"))]:
         digest.update(path.read_bytes())
-    digest.update((ROOT / "constraints.txt").read_bytes())
+    for file in ("constraints.txt", "docs/conf.py", "docs/matplotlibrc"):
+        digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -57,9 +60,13 @@ BUILD = ROOT / "docs" / "_build"
 # Kernels are programs of their own: with settings of their own, whoever builds, and on one thread each.
 KERNEL = BUILD / "ipython" / "profile_default" / "ipython_kernel_config.py"
 KERNEL.parent.mkdir(parents=True, exist_ok=True)
-# A kernel warns that it speaks over TCP; it does so to this machine only.
-KERNEL.write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
+# A kernel warns that it speaks over TCP; it does so to this machine only. Pictures are drawn twice as fine as they are
+# shown (docs/_extensions/outputs.py).
+KERNEL.write_text(
+    "get_config().IPKernelApp.log_level = 'ERROR'\nget_config().InlineBackend.figure_formats = {'retina'}\n"
+)
 os.environ |= {
+    "MATPLOTLIBRC": str(ROOT / "docs" / "matplotlibrc"),
     "IPYTHONDIR": str(BUILD / "ipython"),
     "OMP_NUM_THREADS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",

@@ -939,6 +939,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("docs/theory/hamiltonian.md", "benchmarks volume", "benchmarks volumes", DOCS),
     ("docs/migrating/pythae.md", "assert abs(pythae_loss - ours) < 0.1\n", "", DOCS),
     ("docs/migrating/pythae.md", "file_format: mystnb\n", "", DOCS),
+    ("docs/_extensions/links.py", "unquote(parts.fragment) in pages[other].anchors", "True", DOCS),
+    ("README.md", "`python examples/picture.py`", "`python examples/pictures.py`", DOCS),
+    ("docs/_extensions/links.py", "other.exists() and named", "named", DOCS),
+    ("docs/_extensions/links.py", '("href", "src")', '("href",)', DOCS),
     ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
     ("pyproject.toml", '\npackages = ["guides", "ppl_models"]', '\npackages = ["ppl_models"]', PACKAGING),
     ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
@@ -1232,7 +1236,7 @@ def survivors(mutation: tuple[str, str, str, str]) -> str | None:
     name = f"{file}: {' '.join(old.split())!r} -> {' '.join(new.split())!r}"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("benchmarks", "docs", "guides", "ppl_models", "tests"):
+        for part in ("benchmarks", "docs", "examples", "guides", "ppl_models", "tests"):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "_build"))
         for part in ROOT.iterdir():
             if part.is_file():

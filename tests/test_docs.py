@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import pkgutil
 import re
 from pathlib import Path
@@ -16,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 TEXTS = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
-LESSONS = [name for name in TEXTS if name.startswith(("tutorials/", "migrating/")) and not name.endswith("index.md")]
+LESSONS = [
+    name
+    for name in TEXTS
+    if name.startswith(("gallery/", "migrating/", "tutorials/")) and not name.endswith("index.md")
+]
 
 
 def test_every_public_package_has_an_api_page():
@@ -52,6 +57,31 @@ def test_commands_exist(page):
         assert [name for name in names if pattern in name], f"no test in {file} is called {pattern}"
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"(?:^|`) *make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path, monkeypatch):
+    # The build of the pages warns of each, and a warning fails it.
+    monkeypatch.syspath_prepend(DOCS / "_extensions")
+    links = importlib.import_module("links")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "page.html").write_text('<a href="../index.html#there"></a> <a href="../index.html#not"></a>')
+    (tmp_path / "index.html").write_text(
+        '<p id="there"><a href="#there"></a> <a href="sub/page.html"></a> <a href="https://example.org/x"></a>'
+        '<a href="#top"></a> <a href="#gone"></a> <a href="sub/none.html"></a> <img src="none.png">'
+    )
+    assert links.broken(tmp_path) == [
+        "index.html: #gone",
+        "index.html: sub/none.html",
+        "index.html: none.png",
+        "sub/page.html: ../index.html#not",
+    ]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md"])
+def test_links_between_files_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text) + re.findall(r"`python (\S+\.py)`", text)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def cells(page: str) -> list[str]:
