@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,21 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
-from benchmarks.recipes import RECIPES
 from benchmarks.report import Row
+from benchmarks.trainings import fitted
 from guides import MeanFieldGuide
 from ppl_models import VAE
 from ppl_models.datasets import binarise, mnist
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import log_weights
-from ppl_models.study import build_pair
-from ppl_models.training import fit
+from ppl_models.study import PAIRS, build_pair
 from ppl_models.training.modes import evaluating
+from tests.published_losses import PUBLISHED_LOSSES, published_losses
 
 MINUTES = 30.0
 SHAPE, DRAWS = (1, 28, 28), 10
+#: Validation images that are looked at after each epoch.
+CURVE = 1_000
 #: Where the four files may lie, beside the project; else they are in the cache.
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
@@ -43,12 +45,16 @@ def default_vae() -> Pair:
     return model, MeanFieldGuide(model, encoder=MLPEncoder(SHAPE, output_dim=100))
 
 
-def changed_vae(*, activation: str = "tanh", init: str = "xavier_normal") -> Pair:
-    """The study's VAE with free variances, and one thing more that is changed."""
-    hidden = (512, 256, 128, 64)
-    decoder = MLPDecoder(64, event_shape=SHAPE, hidden=hidden[::-1], activation=activation, init=init)
-    model = VAE(decoder, latent_dim=64)
-    return model, MeanFieldGuide(model, encoder=MLPEncoder(SHAPE, output_dim=128, hidden=hidden, init=init))
+def changed_vae(
+    *,
+    encoder: Sequence[int] = (512, 256, 128, 64),
+    decoder: Sequence[int] = (64, 128, 256, 512),
+    activation: str = "tanh",
+) -> Pair:
+    """The study's VAE with free variances, or with something more that is changed."""
+    network = MLPDecoder(64, event_shape=SHAPE, hidden=decoder, activation=activation, init="xavier_normal")
+    model = VAE(network, latent_dim=64)
+    return model, MeanFieldGuide(model, encoder=MLPEncoder(SHAPE, output_dim=128, hidden=encoder, init="xavier_normal"))
 
 
 def vae_as_large() -> Pair:
@@ -59,34 +65,39 @@ def vae_as_large() -> Pair:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model, the name of its recipe, and what it is to stay below, in nats."""
+    """A model, the name of the study's that it is trained like, for how many steps, and what to stay below, in nats."""
 
     make: Callable[[], Pair]
-    recipe: str
+    like: str
+    steps: int
     most: float | None = None
 
 
-VAE_AS_LARGE, LADDER = "a VAE as large as the ladder", "ladder VAE"
+VAE_AS_LARGE, LADDER, DRAWN = "a VAE as large as the ladder", "ladder VAE", "DRAW, T = 10"
+WIDE = (512, 512)
 
 MODELS: dict[str, Contender] = {
-    "default VAE": Contender(default_vae, "vae", most=96.0),
+    "default VAE": Contender(default_vae, "vae", 100_000, most=96.0),
+    VAE_AS_LARGE: Contender(vae_as_large, "vae", 30_000),
+    LADDER: Contender(lambda: build_pair("lvae", SHAPE), "lvae", 30_000),
+    DRAWN: Contender(lambda: build_pair("draw", SHAPE), "draw", 10_000, most=105.0),
     "study's VAE, variances >= 1 (published 124.65)": Contender(
-        lambda: build_pair("vae", SHAPE, published=True), "vae"
+        lambda: build_pair("vae", SHAPE, published=True), "vae", 20_000
     ),
-    "study's VAE, free variances": Contender(lambda: build_pair("vae", SHAPE), "vae"),
-    "study's VAE, free variances, ReLU for tanh": Contender(lambda: changed_vae(activation="relu"), "vae"),
-    "study's VAE, free variances, torch's initial weights": Contender(lambda: changed_vae(init="default"), "vae"),
-    VAE_AS_LARGE: Contender(vae_as_large, "vae"),
-    LADDER: Contender(lambda: build_pair("lvae", SHAPE), "lvae"),
-    "DRAW, T = 10 (published 101.1 at epoch 50)": Contender(lambda: build_pair("draw", SHAPE), "draw", most=105.0),
+    "study's VAE, free variances": Contender(changed_vae, "vae", 20_000),
+    "the same, wide encoder": Contender(lambda: changed_vae(encoder=WIDE), "vae", 20_000),
+    "the same, wide decoder": Contender(lambda: changed_vae(decoder=WIDE), "vae", 20_000),
+    "the same, both wide": Contender(lambda: changed_vae(encoder=WIDE, decoder=WIDE), "vae", 20_000),
+    "the same, ReLU for tanh": Contender(lambda: changed_vae(activation="relu"), "vae", 20_000),
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """-ELBO of validation images in nats, the standard error over them, and what the training took."""
+    """-ELBO of validation images in nats, after each epoch too, the standard error over them, and what it took."""
 
     bound: float
+    curve: list[float]
     error: float
     minutes: float
     epochs: float
@@ -105,7 +116,20 @@ def mnist_models(minutes: float = MINUTES, names: Sequence[str] = tuple(MODELS))
     if {VAE_AS_LARGE, LADDER} <= set(outcomes):
         one, other = outcomes[LADDER], outcomes[VAE_AS_LARGE]
         yield Row(f"MNIST, {minutes:g} minutes: the ladder less {VAE_AS_LARGE}", one.bound - other.bound, most=0.0)
+    if DRAWN in outcomes:
+        yield from beside_the_published(outcomes[DRAWN].curve)
     yield Row("MNIST: steps that were not finite", sum(found.skipped for found in outcomes.values()), most=0)
+
+
+def beside_the_published(curve: list[float]) -> Iterator[Row]:
+    """DRAW's validation losses by epoch; the published ones are means of ten runs, with a KL warm-up of 100 epochs."""
+    runs = published_losses("draw_mnist") if PUBLISHED_LOSSES.is_dir() else None
+    for epoch in sorted({1, *range(5, len(curve), 5), len(curve)} - {0}):
+        told = "" if runs is None else f" (published {-sum(run[epoch - 1] for run in runs) / len(runs):.1f})"
+        yield Row(f"{DRAWN}: validation -ELBO after epoch {epoch}{told}", curve[epoch - 1])
+    quarter = max(1, len(curve) // 4)
+    if len(curve) > quarter:
+        yield Row(f"{DRAWN}: fall over the last {quarter} epochs", curve[-1 - quarter] - curve[-1], least=0.0)
 
 
 def jobs(minutes: float, names: Sequence[str]) -> Iterator[Any]:
@@ -118,25 +142,21 @@ def outcome(name: str, minutes: float) -> Outcome:
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     images = mnist(FOLDER if FOLDER.is_dir() else None)
-    (model, guide), whole = MODELS[name].make(), RECIPES[MODELS[name].recipe, "images"]
-    share = minutes / MINUTES
-    recipe = replace(whole, steps=math.ceil(whole.steps * share), warmup=math.ceil(whole.warmup * share))
-    options = recipe.options(len(images.train)) | {
-        "transform": binarise,
-        "compile": "auto",
-        "seed": 0,
-        "progress": False,
-    }
-    result = fit(model, guide, images.train, objective=recipe.objective(), **options)
+    contender = MODELS[name]
+    (model, guide), training = contender.make(), PAIRS[contender.like].training["images"]
+    steps = math.ceil(contender.steps * minutes / MINUTES)
+    options = {"transform": binarise, "validation": images.validation[:CURVE], "seed": 0}
+    result = fitted(model, guide, images.train, training, steps=steps, **options)
     torch.manual_seed(0)
     with torch.no_grad(), pyro.validation_enabled(False), evaluating(model, guide):
         parts = [-log_weights(model, guide, x, num_particles=DRAWS).values for x in images.validation.split(500)]
     values = torch.cat(parts, 1).mean(0)
     return Outcome(
         bound=values.mean().item(),
+        curve=(result.history["validation_loss"].dropna() / CURVE).tolist(),
         error=values.std().item() / math.sqrt(len(values)),
         minutes=result.seconds / 60,
-        epochs=result.steps * recipe.batch_size / len(images.train),
+        epochs=result.steps * training.batch_size / len(images.train),
         skipped=result.skipped,
     )
 

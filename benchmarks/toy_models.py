@@ -1,4 +1,4 @@
-"""Densities in the plane: four models of two toy sets, by the recipes that the library has for them, over seeds."""
+"""Densities in the plane: four models of two toy sets, by the options that the study has for them, over seeds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from joblib import Parallel, delayed
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.recipes import RECIPES
 from benchmarks.report import Row
+from benchmarks.trainings import fitted
 from ppl_models import FlowDensity
 from ppl_models.datasets import toy_data
 from ppl_models.diagnostics import importance_nll
 from ppl_models.objectives import log_weights
-from ppl_models.study import build_pair
-from ppl_models.training import fit
+from ppl_models.study import PAIRS, build_pair
+from ppl_models.training.modes import evaluating
 
 SEEDS = (0, 1, 2)
 #: As many points as the published study learned from; they make whole batches, so that one graph does for all.
@@ -27,7 +27,8 @@ NUM_TRAIN = 2_048_000
 #: Points that are judged, those that are judged by importance sampling, and with how many draws each.
 NUM_TEST, NUM_WEIGHED, DRAWS = 200_000, 20_000, 200
 
-MODELS = ("vae", "lvae", "spline_flow", "flow")
+#: Models, and the number of steps of their training.
+MODELS = {"vae": 30_000, "lvae": 30_000, "spline_flow": 12_000, "flow": 24_000}
 
 #: Minus the bound, and the negative log-likelihood, to stay below: by data and model, in nats.
 BOUNDS = {("8gaussians", "vae"): 2.92, ("checkerboard", "vae"): 3.68}
@@ -95,9 +96,8 @@ def outcome(data: str, name: str, seed: int) -> Outcome:
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(seed)
     points = toy_data(data, num_train=NUM_TRAIN, num_test=NUM_TEST)
-    (model, guide), recipe = build_pair(name, (2,)), RECIPES[name, "points"]
-    options = recipe.options(NUM_TRAIN) | {"compile": "auto", "seed": seed, "progress": False}
-    result = fit(model, guide, points.train, objective=recipe.objective(), **options)
+    model, guide = build_pair(name, (2,))
+    result = fitted(model, guide, points.train, PAIRS[name].training["points"], steps=MODELS[name], seed=seed)
 
     def mean(scores: Tensor, x: Tensor) -> float:
         """The mean of a score, the chance of which points are in the test set taken out by their exact density."""
@@ -105,7 +105,7 @@ def outcome(data: str, name: str, seed: int) -> Outcome:
         return float((scores + points.density.log_prob(x)).double().mean()) + points.density.entropy
 
     torch.manual_seed(0)
-    with torch.no_grad(), pyro.validation_enabled(False):
+    with torch.no_grad(), pyro.validation_enabled(False), evaluating(model, guide):
         bound = mean(-log_weights(model, guide, points.test).values[0], points.test)
         if isinstance(model, FlowDensity):
             return Outcome(bound, bound, result.seconds, result.skipped)

@@ -37,10 +37,11 @@ def train_models(
     lr: Annotated[float | None, typer.Option(help="Learning rate; the model's own if not given.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Data in a batch; likewise.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, cosine or study; likewise.")] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Epochs of KL warm-up; a fifth of all if not given, none for flows.")
+    warmup: Annotated[int | None, typer.Option(help="Epochs of KL warm-up; likewise, none for flows.")] = None,
+    free_bits: Annotated[float | None, typer.Option(help="Nats of KL without a gradient; likewise.")] = None,
+    max_grad_norm: Annotated[
+        float | None, typer.Option(help="Limit of the gradient's norm, per datum; likewise.")
     ] = None,
-    max_grad_norm: Annotated[float | None, typer.Option(help="Limit of the gradient's norm, per datum.")] = None,
     num_train: Annotated[int | None, typer.Option(help="Points or images to train on.")] = None,
     num_validation: Annotated[int | None, typer.Option(help="The same for validation.")] = None,
     num_test: Annotated[int | None, typer.Option(help="The same for the test.")] = None,
@@ -81,6 +82,7 @@ def train_models(
         schedule=schedule,
         batch_size=batch_size,
         warmup=warmup,
+        free_bits=free_bits,
         max_grad_norm=max_grad_norm,
         published=published,
     )

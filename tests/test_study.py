@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,38 @@ def test_the_weight_of_the_kl_terms_is_that_of_the_published_study():
     for epoch in range(1, 7):
         weights.set_progress(step=0, epoch=epoch - 1)  # training counts from 0
         assert weights.beta.item() == pytest.approx(kl_weight(4, epoch))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "epochs"),
+    [
+        ({}, PAIRS["vae"].training["points"], 0),
+        ({"free_bits": 0.0, "lr": 0.1}, replace(PAIRS["vae"].training["points"], free_bits=0.0, lr=0.1), 0),
+        ({"max_grad_norm": 7.0, "warmup": 3}, replace(PAIRS["vae"].training["points"], max_grad_norm=7.0), 3),
+        # A guide with the published floor takes free bits for good.
+        ({"published": True}, replace(PAIRS["vae"].training["points"], free_bits=0.0), 0),
+        ({"models": ["lvae"]}, PAIRS["lvae"].training["points"], 2),
+        ({"models": ["lvae"], "warmup": 0}, PAIRS["lvae"].training["points"], 0),
+        ({"models": ["flow"], "warmup": 5}, PAIRS["flow"].training["points"], 0),
+    ],
+)
+def test_a_model_is_trained_by_its_own_options_where_none_are_given(given, expected, epochs):
+    study = Study(**{"models": ["vae"], "datasets": ["moons"], "seeds": [0], "epochs": 10} | given)
+    assert Job(study.cells[0], study.configuration).training((2,)) == (expected, epochs)
+
+
+def test_free_bits_are_in_what_is_trained_and_not_in_what_is_judged(tmp_path):
+    assert kl_weights(0, 2.0).free_bits == 2.0
+    options = FAST | {"models": ["vae"], "datasets": ["moons"], "seeds": [0], "epochs": 3}
+    found = {
+        free: Study(**options, free_bits=free).run(tmp_path / str(free), backend="threading", progress=False)
+        for free in (0.0, 1e6)
+    }
+    assert (found[0.0]["validation_loss"] != found[1e6]["validation_loss"]).all()
+    # Without a price the latents are used for good.
+    assert (found[1e6]["validation_loss"][..., -1] > found[0.0]["validation_loss"][..., -1]).all()
+    with pytest.raises(OptionError, match="free_bits must be finite and not negative; got -1"):
+        Study(**options, free_bits=-1)
 
 
 def test_another_objective_and_guide_are_judged_by_the_elbo(tmp_path):

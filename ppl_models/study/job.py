@@ -71,10 +71,16 @@ class Job:
     def training(self, event_shape: tuple[int, ...]) -> tuple[Training, int]:
         """How the model is trained, and over how many epochs its KL terms are warmed up."""
         default = self.pairs[self.cell.contender.model].training[kind_of(event_shape)]
-        given = {name: self.study[name] for name in ("lr", "schedule", "batch_size") if self.study[name] is not None}
+        if self.study["published"]:  # guides that are never narrower than the prior would take the free bits and stay
+            default = replace(default, free_bits=0.0)
+        names = ("lr", "schedule", "batch_size", "free_bits", "max_grad_norm")
+        given = {name: self.study[name] for name in names if self.study[name] is not None}
         epochs, warmup = self.study["epochs"], self.study["warmup"]
-        warmup = math.ceil(default.warmup * epochs) if warmup is None else warmup
-        return replace(default, **given), warmup if default.warmup else 0
+        if default.warmup is None:
+            warmup = 0
+        elif warmup is None:
+            warmup = math.ceil(default.warmup * epochs)
+        return replace(default, **given), warmup
 
 
 def kl_weight(warmup: int, epoch: int) -> float:
@@ -82,9 +88,11 @@ def kl_weight(warmup: int, epoch: int) -> float:
     return min(1.0, epoch / warmup) if warmup else 1.0
 
 
-def kl_weights(warmup: int) -> KLWeights | None:
-    """The same for an objective."""
-    return KLWeights(warmup=warmup - 1, per="epoch", start=1 / warmup) if warmup > 1 else None
+def kl_weights(warmup: int, free_bits: float = 0.0) -> KLWeights | None:
+    """The same for an objective, with free bits."""
+    if warmup <= 1 and not free_bits:
+        return None
+    return KLWeights(warmup=max(warmup - 1, 0), per="epoch", start=1 / max(warmup, 1), free_bits=free_bits)
 
 
 def load_data(name: str, study: dict[str, Any]) -> ToyData | ImageData:
@@ -169,7 +177,7 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     torch.manual_seed(derived_seed(cell.seed, "initialisation"))
     options = {"guide": contender.guide, "published": study["published"], "pairs": job.pairs}
     model, guide = build_pair(contender.model, event_shape, **options)
-    limit = study["max_grad_norm"]
+    limit = training.max_grad_norm
     result = train(
         model,
         guide,
@@ -178,7 +186,7 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
         validation=held_out,
         batch_size=training.batch_size,
         transform=transform,
-        objective=OBJECTIVES[contender.objective](kl_weights(warmup)),
+        objective=OBJECTIVES[contender.objective](kl_weights(warmup, training.free_bits)),
         validation_objective=ELBO(),
         lr=training.lr,
         schedule=training.schedule,

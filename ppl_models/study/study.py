@@ -18,6 +18,7 @@ from guides.errors import OptionError, PplError, choose, positive, whole_number
 from ppl_models.datasets import DATASETS, ImageData, ToyData
 from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.labels import package_version
+from ppl_models.objectives import KLWeights
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job
@@ -59,11 +60,12 @@ class Study:
         num_validation: The same for validation; 10,000 points by default.
         num_test: The same for the judgement; 10,000 points by default.
         num_importance: Draws per datum for the negative log-likelihood; 0 leaves it out.
-        lr: Learning rate; the model's own by default, as for the next two.
+        lr: Learning rate; the model's own by default, as for the next five.
         schedule: ``"constant"``, ``"cosine"`` or ``"study"``; see :func:`ppl_models.training.train`.
         batch_size: Data in a batch.
-        warmup: Over how many epochs the weight of the KL terms rises to 1, from 1 / warmup in the first; a fifth of all
-            by default, as in the published study. Flows have none.
+        warmup: Over how many epochs the weight of the KL terms rises to 1, from 1 / warmup in the first; flows have
+            none.
+        free_bits: In nats: a KL below it has no gradient.
         max_grad_norm: Upper limit of the gradient's norm, for the loss per datum.
         published: Whether to put back the mistakes that published numbers rest on; see :func:`build_pair`.
 
@@ -98,6 +100,7 @@ class Study:
         schedule: str | None = None,
         batch_size: int | None = None,
         warmup: int | None = None,
+        free_bits: float | None = None,
         max_grad_norm: float | None = None,
         published: bool = False,
     ) -> None:
@@ -139,6 +142,7 @@ class Study:
             "schedule": None if schedule is None else choose("schedule", schedule, SCHEDULES),
             "batch_size": None if batch_size is None else whole_number("batch_size", batch_size, least=1),
             "warmup": None if warmup is None else whole_number("warmup", warmup, least=0),
+            "free_bits": None if free_bits is None else KLWeights(free_bits=free_bits).free_bits,
             "max_grad_norm": None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm),
             "published": bool(published),
         }
