@@ -38,9 +38,9 @@ def why(dataset: str, model: str, metric: str = "last") -> str:
     causes = [_cause(dataset, model)]
     lost = PUBLISHED_RUNS - row.used
     if lost:
-        causes.append(f"{lost} runs of {PUBLISHED_RUNS}, NaN from the first epoch, were left out without a word")
+        causes.append(f"of {PUBLISHED_RUNS} runs, {lost} were NaN from the first epoch, and left out without a word")
     elif row.diverged:
-        causes.append(f"{row.diverged} runs of {PUBLISHED_RUNS} ended in NaN and count with the epochs before")
+        causes.append(f"of {PUBLISHED_RUNS} runs, {row.diverged} ended in NaN, and stand with the epochs before")
     return "; ".join([*causes, *_of_metric(dataset, model, metric)])
 
 

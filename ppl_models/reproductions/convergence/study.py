@@ -58,7 +58,8 @@ def reproduce_convergence(
         epochs: How many each run has; 30 of points and 5 of images by default, or 100 and 20.
         num_train: How many points to draw, or images to take; 50,000 and 5,000 by default, or 100,000 and all.
         seed: Of the data, and of the first run.
-        processes: How many runs at once, with one thread each; as many as there are cores by default.
+        processes: How many runs at once, with one thread each; as many as there are cores by default. With 1 they
+            are in this process.
         progress: Whether to show progress bars.
 
     Raises:
@@ -96,7 +97,9 @@ def reproduce_convergence(
     found = []
     for part in parts:
         study = studies[part.name]
-        results = study.run(folder.path / "studies" / part.name, jobs=processes, resume=True, progress=progress)
+        backend = "threading" if processes == 1 else "loky"
+        where = folder.path / "studies" / part.name
+        results = study.run(where, jobs=processes, backend=backend, resume=True, progress=progress)
         found.append(Finding(part, results, _baselines(study)))
     return write(folder, found)
 

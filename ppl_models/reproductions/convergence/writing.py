@@ -136,7 +136,7 @@ than one normal law fitted to the data; and no loss is below the entropy."""
 HEADLINE = """\
 The last validation loss: published means, over the runs that had a finite loss, with how many of the ten ended without
 one; ours with a 95 % interval over the runs that did not diverge. *floor*: the exact entropy of the data, below which
-no mean loss can be. *one Gaussian*: the loss of one normal law fitted to the training data."""
+no mean loss can be; *gap*: what a loss is above it. *one Gaussian*: the loss of one normal law fitted to the data."""
 
 LOSSES = (
     "Validation losses: medians over the runs that are done, in their range; crosses where runs diverged; the floor; "
