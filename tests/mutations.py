@@ -71,6 +71,7 @@ CALIBRATION = "tests/test_calibration.py"
 GAPS = "tests/test_inference_gaps.py"
 REFERENCE = "tests/test_reference.py"
 REPRODUCTIONS = "tests/test_reproductions.py"
+CONVERGENCE_AGAIN = "tests/test_reproduce_convergence.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -1229,6 +1230,54 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         'name.strip() for name in methods.split(";")',
         'name.strip() for name in methods.split(",")',
         REPRODUCTIONS,
+    ),
+    # The seeds study, done again.
+    ("ppl_models/reproductions/convergence/published.py", "5.824 .001", "5.842 .001", CONVERGENCE_AGAIN),
+    (
+        "ppl_models/reproductions/convergence/published.py",
+        '("8gaussians", "lvae"): (8, 2)',
+        '("8gaussians", "lvae"): (10, 2)',
+        CONVERGENCE_AGAIN,
+    ),
+    ("ppl_models/reproductions/convergence/reasons.py", "    if lost:\n", "    if False:\n", CONVERGENCE_AGAIN),
+    ("ppl_models/reproductions/convergence/contenders.py", '!= ("images", "flow")', "!= None", CONVERGENCE_AGAIN),
+    (
+        "ppl_models/reproductions/convergence/contenders.py",
+        'make=PAIRS["vae"].published',
+        'make=PAIRS["vae"].make',
+        CONVERGENCE_AGAIN,
+    ),
+    ("ppl_models/reproductions/convergence/tables.py", "cov(correction=0)", "cov()", CONVERGENCE_AGAIN),
+    (
+        "ppl_models/reproductions/convergence/tables.py",
+        '"reached": value <= most',
+        '"reached": not value > most',
+        CONVERGENCE_AGAIN,
+    ),
+    (
+        "ppl_models/reproductions/convergence/tables.py",
+        'each["floor"] - each["test_loss"]',
+        'each["test_loss"] - each["floor"]',
+        CONVERGENCE_AGAIN,
+    ),
+    (
+        "ppl_models/reproductions/convergence/tables.py",
+        'same = convergence_metrics(losses, mode="published")',
+        "same = convergence_metrics(losses)",
+        CONVERGENCE_AGAIN,
+    ),
+    (
+        "ppl_models/reproductions/convergence/figures.py",
+        'heights.append(row.metrics["last"][0])',
+        'heights.append(row.metrics["min"][0])',
+        CONVERGENCE_AGAIN,
+    ),
+    ("ppl_models/reproductions/convergence/study.py", "resume=True", "resume=False", CONVERGENCE_AGAIN),
+    (
+        "ppl_models/reproductions/convergence/writing.py",
+        'all(each["reached"] for each in reached)',
+        'any(each["reached"] for each in reached)',
+        CONVERGENCE_AGAIN,
     ),
 ]
 

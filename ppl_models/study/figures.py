@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-__all__ = ["LABELS", "plot_losses", "plot_metric"]
+__all__ = ["LABELS", "legend_below", "plot_losses", "plot_metric"]
 
 #: What the axes say.
 LABELS = {
@@ -97,10 +97,7 @@ def plot_losses(
     ax.set_title(dataset)
     ax.set_xlabel("epoch")
     ax.set_ylabel("validation −ELBO (nats)")
-    if results.sizes["model"] <= _FEW:
-        ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
-    else:
-        ax.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    legend_below(ax)
     return ax
 
 
@@ -174,6 +171,11 @@ def plot_metric(
     ax.set_title(dataset)
     ax.set_ylabel(LABELS[metric].format(threshold) + (", warm-up left out" if after_warmup else ""))
     return ax
+
+
+def legend_below(ax: Axes) -> None:
+    """Put the legend under the axes, where it hides no curve."""
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 def _prepared(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 #: Of a figure, in inches: legible on a phone too, which shows it smaller.
-_WIDTH, _HEIGHT, _DPI = 5.4, 4.1, 140
+_WIDTH, _HEIGHT, _DPI = 5.4, 4.4, 140
 
 #: Matplotlib's settings of a figure on the page's dark background.
 _DARK: dict[Any, Any] = dict.fromkeys(
