@@ -999,7 +999,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/job.py", "            if error.errno in DISK_ERRORS:\n", "            if False:\n", STUDY),
     ("ppl_models/study/job.py", "start=1 / max(warmup, 1)", "start=0.0", STUDY),
     ("ppl_models/study/job.py", "min(1.0, epoch / warmup)", "epoch / warmup", STUDY),
-    ("ppl_models/study/job.py", "default = replace(default, free_bits=0.0)", "pass", STUDY),
+    ("ppl_models/study/pairs.py", "return replace(self, free_bits=0.0)", "return self", STUDY),
     ("ppl_models/study/job.py", "kl_weights(warmup, training.free_bits)", "kl_weights(warmup)", STUDY),
     ("ppl_models/study/job.py", "limit = training.max_grad_norm", "limit = None", STUDY),
     ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),

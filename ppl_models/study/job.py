@@ -71,8 +71,8 @@ class Job:
     def training(self, event_shape: tuple[int, ...]) -> tuple[Training, int]:
         """How the model is trained, and over how many epochs its KL terms are warmed up."""
         default = self.pairs[self.cell.contender.model].training[kind_of(event_shape)]
-        if self.study["published"]:  # guides that are never narrower than the prior would take the free bits and stay
-            default = replace(default, free_bits=0.0)
+        if self.study["published"]:
+            default = default.published
         names = ("lr", "schedule", "batch_size", "free_bits", "max_grad_norm")
         given = {name: self.study[name] for name in names if self.study[name] is not None}
         epochs, warmup = self.study["epochs"], self.study["warmup"]

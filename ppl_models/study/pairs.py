@@ -56,6 +56,11 @@ class Training:
     free_bits: float = 0.0
     max_grad_norm: float | None = None
 
+    @property
+    def published(self) -> Training:
+        """The same for the published mistakes: a guide that is never narrower than the prior would keep free bits."""
+        return replace(self, free_bits=0.0)
+
 
 # Points have a decoder with a free scale: small batches keep it from becoming sharp, and below weight 1 of the KL terms
 # it gains by running to zero; without either free bits or a warm-up the latents are not used at all.
