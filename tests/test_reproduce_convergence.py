@@ -156,6 +156,9 @@ def test_curves_show_the_floor_and_what_was_published():
     assert labels >= {"vae", "lvae, 2 of 6 diverged", "entropy 2.832", "one Gaussian 4.200", "published, last"}
     assert left.get_ylim()[1] > 5.824
     assert right.get_ylim()[1] > 126.107
+    far = made_up_results(healthy=True)
+    low, high = losses_figure(far.assign(validation_loss=far["validation_loss"] + 300), {}).axes[1].get_ylim()
+    assert low < 125.067 < 400 < high
     assert not any("one Gaussian" in text.get_text() for text in right.get_legend().get_texts())
 
 

@@ -134,7 +134,7 @@ def run_job(job: Job, work: Path, tell: Callable[[int, float], None] | None = No
         try:
             record = _run(job, work, tell)
         except DivergedError as error:
-            record = Record(status="diverged", message=str(error))
+            record = Record(status="diverged", message=_short(str(error)))
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise
@@ -149,7 +149,12 @@ def run_job(job: Job, work: Path, tell: Callable[[int, float], None] | None = No
 
 def _crash(error: BaseException) -> Record:
     what = "ended by SIGTERM" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-    return Record(status="crashed", message=" ".join(what.split())[:500], details=traceback.format_exc())
+    return Record(status="crashed", message=_short(what), details=traceback.format_exc())
+
+
+def _short(message: str) -> str:
+    """One line, for a table: of a step that was not finite, all parameters with such a gradient are named."""
+    return " ".join(message.split())[:500]
 
 
 @contextmanager

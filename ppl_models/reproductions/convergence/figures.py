@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,8 @@ def losses_figure(results: xr.Dataset, baselines: Mapping[str, float]) -> Figure
         if any(published_row(dataset, own_name(model)) for model in results["model"].values.tolist()):
             axes.plot([], [], "<", color=_GREY, markersize=7, label="published, last")
         low, high = axes.get_ylim()
-        axes.set_ylim(low, max([high, *(1.03 * each for each in heights if math.isfinite(each))]))
+        room = 0.04 * (max([high, *heights]) - min([low, *heights]))
+        axes.set_ylim(min([low, *(each - room for each in heights)]), max([high, *(each + room for each in heights)]))
         legend_below(axes)
     return figure
 
