@@ -1216,11 +1216,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/folder.py", "        if found != self.name:\n", "        if False:\n", REPRODUCTIONS),
-    ("ppl_models/reproductions/folder.py", '.replace("|", "\\\\|")', "", REPRODUCTIONS),
     (
         "ppl_models/reproduce_command.py",
-        'name.strip() for name in methods.split(";")',
-        'name.strip() for name in methods.split(",")',
+        'name.strip() for name in text.split(";")',
+        'name.strip() for name in text.split(",")',
         REPRODUCTIONS,
     ),
 ]
