@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,13 @@ from ppl_models.cli import run
 from ppl_models.datasets.idx_folder import RawImages, write_idx_folder
 from ppl_models.diagnostics import importance_nll
 from ppl_models.objectives import ELBO, IWAE
-from ppl_models.reproductions import reproduce_hvae_iaf, reproduce_mnist
+from ppl_models.reproductions import ReportFolder, reproduce_hvae_iaf, reproduce_mnist
 from ppl_models.reproductions.images.data import StudyImages, grey_scores, load_images, mean_image_score
 from ppl_models.reproductions.images.methods import FLOW_METHODS, SAMPLING_METHODS, Method, _hamiltonian, _mean_field
-from ppl_models.reproductions.images.pieces import _study_s_number
+from ppl_models.reproductions.images.pieces import Task, _study_s_number, judge_job
 from ppl_models.reproductions.images.published import FLOWS, MEAN_GREY_IMAGE, SAMPLING
 from ppl_models.reproductions.images.reproduce import reproduce_images
+from ppl_models.reproductions.images.sizes import LOOK
 from ppl_models.reproductions.images.study import STUDIES, ImageStudy
 from ppl_models.reproductions.images.tables import compared_flows, compared_losses, goals, why_flow, why_loss
 from ppl_models.reproductions.images.training import bound_of, train_method
@@ -270,8 +272,12 @@ def test_a_report_has_every_part(report):
         "config.json",
         *(f"tables/{name}.csv" for name in ("results", "goals", "published", "curves")),
         *(f"figures/{name}.png" for name in ("common", "bounds", "samples", "reconstructions")),
-        *(f"{part}-{name}.png" for part in ("figures/trajectories",) for name in ("vae", "hvae")),
-        *(f"{part}/{name}" for part in ("posteriors", "verdicts", "models") for name in files_of(part)),
+        *(f"figures/trajectories-{name}.png" for name in ("vae", "hvae")),
+        *(
+            f"{part}/{name}.{ending}"
+            for part, ending in (("posteriors", "nc"), ("models", "pt"))
+            for name in ("vae", "hvae")
+        ),
     }
     assert not (report.folder / "runs").exists()
     assert all(path.read_bytes().startswith(PNG) for path in report.files if path.suffix == ".png")
@@ -279,11 +285,6 @@ def test_a_report_has_every_part(report):
     for path in report.files:
         if path.suffix in (".png", ".nc", ".pt", ".csv"):
             assert f"({path.relative_to(report.folder)})" in index
-
-
-def files_of(part: str) -> list[str]:
-    ending = {"posteriors": "nc", "verdicts": "json", "models": "pt"}[part]
-    return [f"{name}.{ending}" for name in ("vae", "hvae")]
 
 
 def test_a_report_s_numbers_are_those_of_its_jobs_and_models(report, images):
@@ -296,8 +297,6 @@ def test_a_report_s_numbers_are_those_of_its_jobs_and_models(report, images):
     curves = pd.read_csv(report.folder / "tables" / "curves.csv")
     assert curves["steps"].tolist() == [1, 2, 1, 2]
     assert results.loc["VAE", "steps"] == "2"
-    verdict = json.loads((report.folder / "verdicts" / "hvae.json").read_text())
-    assert verdict["level"] == results.loc["HVAE", "verdict"]
     draws = az.from_netcdf(str(report.folder / "posteriors" / "vae.nc"))
     assert draws.posterior["z"].shape == (4, 10, 2, 64)
     torch.testing.assert_close(torch.tensor(draws.observed_data["x"].values), images.test[:2])
@@ -306,9 +305,19 @@ def test_a_report_s_numbers_are_those_of_its_jobs_and_models(report, images):
     assert (goal["NLL of"], report.reached) == ("HVAE", goal["reached"])
 
 
-def test_a_second_call_does_what_is_missing_alone(report, tiny, idx_folder, monkeypatch):
-    from ppl_models.reproductions import ReportFolder
+def test_a_judged_method_leaves_a_verdict(report, idx_folder, monkeypatch):
+    monkeypatch.setattr("ppl_models.diagnostics.predictive.MANY_DATA_SETS", 20)
+    folder = ReportFolder(
+        report.folder, name="tiny", settings=json.loads((report.folder / "config.json").read_text())["settings"]
+    )
+    task = Task("tiny", "VAE", str(idx_folder), False, 0, False, replace(LOOK, judged=2))
+    result = judge_job(folder, task=task)
+    verdict = json.loads((report.folder / "verdicts" / "vae.json").read_text())
+    assert verdict["level"] == result["verdict"] == "fail"  # after two steps
+    assert "study's number" not in result
 
+
+def test_a_second_call_does_what_is_missing_alone(report, tiny, idx_folder, monkeypatch):
     before = (report.folder / "tables" / "results.csv").read_bytes()
     (report.folder / "jobs" / "weigh-vae-0-2.json").unlink()
     (report.folder / "index.md").unlink()

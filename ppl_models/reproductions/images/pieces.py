@@ -135,18 +135,24 @@ def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
         task: Which method.
 
     Returns:
-        ``verdict``, ``active units``, and of a Hamiltonian guide ``study's number``.
+        ``verdict`` (``None`` without one), ``active units``, and of a Hamiltonian guide ``study's number``.
     """
     with own_settings():
         model, guide = trained(folder, task)
         test, seed, sizes = task.images.test, task.seed, task.sizes
-        judged, units = test[: sizes.judged], test[: sizes.units]
-        verdict = check(model, guide, judged, num_samples=sizes.draws, anneal=False, max_batch=ROWS, seed=seed)
-        folder.verdict(task.key, verdict)
+        units = test[: sizes.units]
+        result: dict[str, Any] = {"verdict": None, "active units": _active_units(model, guide, units)}
+        if isinstance(guide, HamiltonianGuide):
+            result["study's number"] = _study_s_number(model, guide, units, seed=seed)
+        if sizes.judged:
+            x = test[: sizes.judged]
+            verdict = check(model, guide, x, num_samples=sizes.draws, anneal=False, max_batch=ROWS, seed=seed)
+            folder.verdict(task.key, verdict)
+            result["verdict"] = verdict.level
         shown = to_arviz(
             model,
             guide,
-            judged,
+            test[: sizes.kept],
             num_samples=sizes.draws // 4,
             prior=False,
             predictive=False,
@@ -158,9 +164,6 @@ def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
         moving = {"num_transitions": sizes.transitions, "step_size": sizes.step_size, "seed": seed}
         figure = trajectories_figure(model, guide, test[: sizes.followed], **moving)
         folder.draw(f"trajectories-{task.key}", figure)
-        result: dict[str, Any] = {"verdict": verdict.level, "active units": _active_units(model, guide, units)}
-        if isinstance(guide, HamiltonianGuide):
-            result["study's number"] = _study_s_number(model, guide, units, seed=seed)
     return result
 
 

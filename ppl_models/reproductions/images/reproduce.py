@@ -131,7 +131,7 @@ def _write(
             "judgement": jobs[f"judge-{task.key}"],
             "weights": weights,
         }
-    scores = jobs[f"scores-{judged}"]
+    scores, sizes = jobs[f"scores-{judged}"], tasks[0].sizes
     reached = goals(found)
     tables = {
         "results": pd.DataFrame(results(found, scores["own"])),
@@ -145,7 +145,9 @@ def _write(
         folder.text("## What was to be reached")
         folder.table("goals", tables["goals"], caption=GOALS)
     folder.text("## By one measure")
-    folder.table("results", tables["results"], caption=RESULTS.format(images=judged, samples=tasks[0].sizes.samples))
+    folder.table(
+        "results", tables["results"], caption=RESULTS.format(images=judged, samples=sizes.samples, judged=sizes.judged)
+    )
     folder.figure("common", common_figure(curves), caption=COMMON)
     folder.text("## By the bounds that were maximised")
     bounds = {name: each["training"]["bound"] for name, each in found.items()}
@@ -195,8 +197,8 @@ RESULTS = """\
 {images} test images, nats per image. *NLL*: negative log-likelihood by {samples:,} importance samples, and its standard
 error over the images. *−bound*: of what was maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is
 not to be trusted. *active units*: latents whose posterior means vary over the images. *study's number*: what the study
-printed as HVAE's loss, with a momentum that starts at zero; it is no bound. *verdict*: of `check` on eight images, by
-weights alone, which never say more than *doubtful*. *minutes*: of one core, in training steps."""
+printed as HVAE's loss, with a momentum that starts at zero; it is no bound. *verdict*: of `check` on {judged} images,
+by weights alone, which never say more than *doubtful*. *minutes*: of one core, in training steps."""
 
 COMMON = """\
 Validation images: minus the bound of 40 samples, whatever was maximised, against time and against epochs. It compares

@@ -15,8 +15,10 @@ class Sizes:
         images: Test images that are weighed.
         samples: Importance samples for each.
         watched: Validation images that learning curves are drawn of.
-        judged: Test images that the verdict is on, and whose draws are kept.
-        draws: Of the guide for each of them, a multiple of four.
+        judged: Test images that the verdict is on; with none there is no verdict. From 20 on it is cheaper: a
+            predictive check of fewer data draws many times as many.
+        kept: Test images whose draws are kept.
+        draws: Of the guide for each of these, a multiple of four.
         units: Test images on which active units are counted.
         followed: Test images whose particles are followed.
         transitions: Of Hamiltonian Monte Carlo.
@@ -25,17 +27,20 @@ class Sizes:
 
     images: int
     samples: int = 1000
-    watched: int = 50
-    judged: int = 8
+    watched: int = 25
+    judged: int = 20
+    kept: int = 8
     draws: int = 400
-    units: int = 100
-    followed: int = 5
+    units: int = 50
+    followed: int = 4
     transitions: int = 15
     step_size: float | None = None
 
 
 QUICK = Sizes(images=50)
-FULL = Sizes(images=1000, watched=200, judged=20, draws=2000, units=500)
+FULL = Sizes(images=1000, watched=200, kept=20, draws=2000, units=500)
 
 #: For trainings of a few steps.
-LOOK = Sizes(images=4, samples=80, watched=2, judged=2, draws=40, units=4, followed=1, transitions=2, step_size=0.1)
+LOOK = Sizes(
+    images=4, samples=80, watched=2, judged=0, kept=2, draws=40, units=4, followed=1, transitions=2, step_size=0.1
+)
