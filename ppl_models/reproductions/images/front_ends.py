@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Required, TypedDict, Unpack
 
 from ppl_models.reproductions.images.reproduce import reproduce_images
-from ppl_models.reproductions.images.study import FLOWS, SAMPLING
+from ppl_models.reproductions.images.study import STUDIES
 from ppl_models.reproductions.report import Report
 
 __all__ = ["ImageOptions", "reproduce_hvae_iaf", "reproduce_mnist"]
@@ -42,7 +42,7 @@ def reproduce_mnist(**options: Unpack[ImageOptions]) -> Report:
         Yuri Burda, Roger Grosse, Ruslan Salakhutdinov, Importance Weighted Autoencoders, 2016,
         https://arxiv.org/abs/1509.00519, section 5.
     """
-    return reproduce_images(SAMPLING, **options)
+    return reproduce_images(STUDIES["mnist"], **options)
 
 
 def reproduce_hvae_iaf(**options: Unpack[ImageOptions]) -> Report:
@@ -58,4 +58,4 @@ def reproduce_hvae_iaf(**options: Unpack[ImageOptions]) -> Report:
         Diederik P. Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016,
         https://arxiv.org/abs/1606.04934.
     """
-    return reproduce_images(FLOWS, **options)
+    return reproduce_images(STUDIES["hvae_iaf"], **options)

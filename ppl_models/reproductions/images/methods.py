@@ -101,8 +101,9 @@ def _initialise(network: nn.Module) -> None:
 def _hamiltonian(num_steps: int, base: MakeGuide) -> MakeGuide:
     def make(model: VAE, encoder: nn.Module) -> Guide:
         # The studies' first steps, 0.005 and less, hardly leave the base within a small budget.
-        options = {"num_steps": num_steps, "init_step_size": 0.05, "init_temperature": 1.1}
-        return HamiltonianGuide(model, base=base(model, encoder), **options)
+        return HamiltonianGuide(
+            model, base=base(model, encoder), num_steps=num_steps, init_step_size=0.05, init_temperature=1.1
+        )
 
     return make
 

@@ -1,4 +1,4 @@
-"""The jobs of the image reproductions: train a method, weigh some of the test images, and judge what was trained."""
+"""The jobs of the image reproductions: train a method, weigh test images by it, judge it, and follow its particles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppl_models.study.job import own_settings
 from ppl_models.training import load, save
 from ppl_models.vae import VAE
 
-__all__ = ["Task", "judge_job", "scores_job", "train_job", "trained", "weigh_job"]
+__all__ = ["Task", "follow_job", "judge_job", "scores_job", "train_job", "trained", "weigh_job"]
 
 #: Draws per image that the active units are counted by, and of the study's own number.
 UNIT_DRAWS, STUDY_DRAWS = 20, 4
@@ -128,7 +128,7 @@ def weigh_job(folder: ReportFolder, *, task: Task, start: int, stop: int) -> dic
 
 
 def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
-    """Judge a method by draws of its guide, keep some, and draw how particles move.
+    """Judge a method by draws of its guide, and keep some.
 
     Args:
         folder: The report's.
@@ -161,10 +161,22 @@ def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
             seed=seed,
         )
         folder.posterior(task.key, shown)
-        moving = {"num_transitions": sizes.transitions, "step_size": sizes.step_size, "seed": seed}
-        figure = trajectories_figure(model, guide, test[: sizes.followed], **moving)
-        folder.draw(f"trajectories-{task.key}", figure)
     return result
+
+
+def follow_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
+    """Draw how particles move from a method's draws.
+
+    Args:
+        folder: The report's.
+        task: Which method.
+    """
+    sizes = task.sizes
+    with own_settings():
+        model, guide = trained(folder, task)
+        moving: dict[str, Any] = {"num_transitions": sizes.transitions, "step_size": sizes.step_size}
+        figure = trajectories_figure(model, guide, task.images.test[: sizes.followed], seed=task.seed, **moving)
+        return {"drawn": folder.draw(f"trajectories-{task.key}", figure).name}
 
 
 @torch.no_grad()

@@ -12,10 +12,18 @@ from ppl_models.figures import reconstructions, samples
 from ppl_models.reproductions.folder import ReportFolder
 from ppl_models.reproductions.images.data import load_images
 from ppl_models.reproductions.images.figures import ROW, bounds_figure, common_figure, generated, rebuilt
-from ppl_models.reproductions.images.pieces import Task, judge_job, scores_job, train_job, trained, weigh_job
+from ppl_models.reproductions.images.pieces import (
+    Task,
+    follow_job,
+    judge_job,
+    scores_job,
+    train_job,
+    trained,
+    weigh_job,
+)
 from ppl_models.reproductions.images.sizes import FULL, LOOK, QUICK
 from ppl_models.reproductions.images.study import ImageStudy
-from ppl_models.reproductions.images.tables import goals, results
+from ppl_models.reproductions.images.tables import goals, results, trainings
 from ppl_models.reproductions.jobs import Job, run_jobs
 from ppl_models.reproductions.report import Report
 from ppl_models.study.job import own_settings
@@ -102,7 +110,8 @@ def reproduce_images(
     run_jobs(folder, training, **shared)
     shutil.rmtree(folder.path / "runs", ignore_errors=True)
 
-    judging = [Job(f"judge-{task.key}", judge_job, {"task": task}) for task in tasks]
+    ways = {"judge": judge_job, "follow": follow_job}
+    judging = [Job(f"{way}-{task.key}", ways[way], {"task": task}) for task in tasks for way in ways]
     for task in tasks:
         for start in range(0, judged, CHUNK):
             stop = min(start + CHUNK, judged)
@@ -152,6 +161,7 @@ def _write(
     folder.text("## By the bounds that were maximised")
     bounds = {name: each["training"]["bound"] for name, each in found.items()}
     folder.figure("bounds", bounds_figure(curves, bounds), caption=BOUNDS)
+    folder.table("training", pd.DataFrame(trainings(found)), caption="How they were trained.")
     rows = [{"method": name, **point} for name, points in curves.items() for point in points]
     folder.table("curves", pd.DataFrame(rows), caption="All points of the curves.", listed=False)
     folder.text("## The published numbers")
@@ -195,7 +205,7 @@ worse than the VAE trained as long, within two of these."""
 
 RESULTS = """\
 {images} test images, nats per image. *NLL*: negative log-likelihood by {samples:,} importance samples, and its standard
-error over the images. *−bound*: of what was maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is
+error over the images; *mean image* knows nothing of an image. *−bound*: of what was maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is
 not to be trusted. *active units*: latents whose posterior means vary over the images. *study's number*: what the study
 printed as HVAE's loss, with a momentum that starts at zero; it is no bound. *verdict*: of `check` on {judged} images,
 by weights alone, which never say more than *doubtful*. *minutes*: of one core, in training steps."""

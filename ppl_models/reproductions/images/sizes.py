@@ -30,15 +30,15 @@ class Sizes:
     watched: int = 25
     judged: int = 20
     kept: int = 8
-    draws: int = 400
+    draws: int = 100
     units: int = 50
-    followed: int = 4
+    followed: int = 3
     transitions: int = 15
     step_size: float | None = None
 
 
 QUICK = Sizes(images=50)
-FULL = Sizes(images=1000, watched=200, kept=20, draws=2000, units=500)
+FULL = Sizes(images=1000, watched=200, kept=20, draws=2000, units=500, followed=6)
 
 #: For trainings of a few steps.
 LOOK = Sizes(

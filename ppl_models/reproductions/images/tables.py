@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_models.reproductions.images.published import FLOWS, SAMPLING
 
-__all__ = ["compared_flows", "compared_losses", "goals", "results", "why_flow", "why_loss"]
+__all__ = ["compared_flows", "compared_losses", "goals", "results", "trainings", "why_flow", "why_loss"]
 
 #: What was found of a method: ``training`` and ``judgement`` by their jobs, ``weights`` image by image.
 Found = Mapping[str, Any]
@@ -33,21 +33,31 @@ def results(found: Mapping[str, Found], mean_image: float) -> list[dict[str, Any
                 "NLL": nll,
                 "standard error": error,
                 "−ELBO": _mean([-value for value in weights["elbo"]])[0],
-                "maximised": training["bound"],
                 "−bound": _mean([-value for value in weights["bound"]])[0],
                 "k-hat, median": k_hats[len(k_hats) // 2] if k_hats else None,
                 "k-hat > 0.7": sum(value > 0.7 for value in k_hats) / len(k_hats) if k_hats else None,
                 "active units": str(each["judgement"]["active units"]),
                 "study's number": each["judgement"].get("study's number"),
                 "verdict": each["judgement"]["verdict"],
-                "steps": str(training["points"][-1]["steps"]),
                 "epochs": training["points"][-1]["epochs"],
                 "minutes": training["points"][-1]["minutes"],
-                "skipped": str(training["skipped"]),
-                "parameters": f"{training['parameters']:,}",
             }
         )
-    return [*rows, {"method": "mean image, without latents", "NLL": mean_image}]
+    return [*rows, {"method": "mean image", "NLL": mean_image}]
+
+
+def trainings(found: Mapping[str, Found]) -> list[dict[str, Any]]:
+    """One row for each method: what it maximised, and how much of it."""
+    return [
+        {
+            "method": name,
+            "maximised": each["training"]["bound"],
+            "steps": str(each["training"]["points"][-1]["steps"]),
+            "skipped": str(each["training"]["skipped"]),
+            "parameters": f"{each['training']['parameters']:,}",
+        }
+        for name, each in found.items()
+    ]
 
 
 def goals(found: Mapping[str, Found]) -> list[dict[str, Any]]:
