@@ -18,10 +18,18 @@ from guides import HamiltonianGuide, OptionError
 from ppl_models.cli import run
 from ppl_models.datasets.idx_folder import RawImages, write_idx_folder
 from ppl_models.diagnostics import importance_nll
+from ppl_models.networks import ConvDecoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.reproductions import ReportFolder, reproduce_hvae_iaf, reproduce_mnist
 from ppl_models.reproductions.images.data import StudyImages, grey_scores, load_images, mean_image_score
-from ppl_models.reproductions.images.methods import FLOW_METHODS, SAMPLING_METHODS, Method, _hamiltonian, _mean_field
+from ppl_models.reproductions.images.methods import (
+    FLOW_METHODS,
+    LATENT,
+    SAMPLING_METHODS,
+    Method,
+    _hamiltonian,
+    _mean_field,
+)
 from ppl_models.reproductions.images.pieces import Task, _study_s_number, judge_job
 from ppl_models.reproductions.images.published import FLOWS, MEAN_GREY_IMAGE, SAMPLING
 from ppl_models.reproductions.images.sizes import LOOK
@@ -92,6 +100,16 @@ def test_methods_are_the_studies():
     networks = [method.build(seed=3)[0] for method in SAMPLING_METHODS.values()]
     for name, value in networks[0].state_dict().items():
         assert all(torch.equal(value, other.state_dict()[name]) for other in networks[1:])
+
+
+def test_the_first_weights_let_the_latents_through_to_the_pixels():
+    """By torch's own a logit hardly depends on the latents, and a training begins with steps that learn nothing."""
+    own = ConvDecoder(LATENT)
+    model, _ = SAMPLING_METHODS["VAE"].build()
+    z = torch.randn(50, LATENT)
+    with torch.no_grad():
+        spread, others = (decoder(z).std(0).mean() for decoder in (model.decoder, own))
+    assert spread > 10 * others
 
 
 # --------------------------------------------------------------------------------------------------------------- data
