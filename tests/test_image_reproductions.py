@@ -130,8 +130,8 @@ def test_the_study_s_images_are_the_first_ones_rounded(idx_folder, images):
 
 
 def test_the_mean_image_s_score_by_hand():
-    train, test = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0]])
-    expected = -math.log(1 - 0.5 / 4) - math.log(2.5 / 4)
+    train, test = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0]])
+    expected = -math.log(0.5 / 4) - math.log(2.5 / 4)
     assert mean_image_score(train, test) == pytest.approx(expected)
 
 

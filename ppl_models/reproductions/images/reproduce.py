@@ -207,9 +207,9 @@ RESULTS = """\
 {images} test images, nats per image. *NLL*: negative log-likelihood by {samples:,} importance samples, and its standard
 error over the images; *mean image* knows nothing of an image but the mean of each pixel. *−bound*: of what was
 maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is not to be trusted. *active units*: latents
-whose posterior means vary over the images. *study's number*: what the study printed as HVAE's loss, with a momentum that
-starts at zero; it is no bound. *verdict*: of `check` on {judged} images, by weights alone, which never say more than
-*doubtful*. *minutes*: of one core, in training steps."""
+whose posterior means vary over the images. *study's number*: what the study printed as HVAE's loss, with a momentum
+that starts at zero; it is no bound. *verdict*: of `check` on {judged} images, by weights alone, which never say more
+than *doubtful*. *minutes*: of one core, in training steps."""
 
 COMMON = """\
 Validation images: minus the bound of 40 samples, whatever was maximised, against time and against epochs. It compares
