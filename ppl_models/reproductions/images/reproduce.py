@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,8 @@ def reproduce_images(
         DataError: If the images cannot be had.
         DivergedError: If a training meets too many steps that are not finite.
     """
-    names = [choose("methods", name, study.methods) for name in (study.methods if methods is None else methods)]
+    chosen = list(study.methods) if methods is None else methods
+    names = list(dict.fromkeys(choose("methods", name, study.methods) for name in chosen))
     if not names:
         raise OptionError(f"methods must name at least one of {', '.join(map(repr, study.methods))}; got none.")
     if minutes is not None and steps is not None:
@@ -135,8 +137,12 @@ def _write(
     for task in tasks:
         parts = [jobs[_weighing(task, start, min(start + CHUNK, judged))] for start in range(0, judged, CHUNK)]
         weights = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+        for name in ("log evidence", "elbo", "bound"):  # of an image that no draw explains
+            weights[name] = [-math.inf if value is None else value for value in weights[name]]
+        training = jobs[f"train-{task.key}"]
+        points = [{k: math.nan if v is None else v for k, v in point.items()} for point in training["points"]]
         found[task.method] = {
-            "training": jobs[f"train-{task.key}"],
+            "training": training | {"points": points},
             "judgement": jobs[f"judge-{task.key}"],
             "weights": weights,
         }
