@@ -58,7 +58,7 @@ def gaussian(
         out=_folder(out, "gaussian"),
         full=full,
         dims=_numbers("dims", dims),
-        methods=None if methods is None else [name.strip() for name in methods.split(";")],
+        methods=_names(methods),
         data=data,
         sets=sets,
         seed=seed,
@@ -119,8 +119,73 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def _images(name: str, text: str) -> None:
+    """Make the command of a study of image models."""
+
+    def command(
+        out: _Out = None,
+        full: Annotated[bool, typer.Option("--full", help="All images, and 240 minutes for each method.")] = False,
+        methods: Annotated[str | None, typer.Option(help='Methods, as "VAE; HVAE"; all if not given.')] = None,
+        minutes: Annotated[
+            float | None, typer.Option(help="Budget of each method, of one core; 2 without --full if not given.")
+        ] = None,
+        steps: Annotated[int | None, typer.Option(help="Training steps in place of minutes, for a look.")] = None,
+        images: Annotated[
+            int | None, typer.Option(help="Judge this many test images; 50, or 1000 with --full, if not given.")
+        ] = None,
+        data_dir: Annotated[
+            Path | None, typer.Option(help="Folder of MNIST's four IDX files. Without it, they are downloaded.")
+        ] = None,
+        batch_norm: Annotated[
+            bool, typer.Option("--batch-norm", help="Networks that normalise batches, as the study's.")
+        ] = False,
+        seed: _Seed = 0,
+        processes: _Processes = None,
+        as_json: _Json = False,
+        mute: _Mute = False,
+    ) -> None:
+        from ppl_models.reproductions import REPRODUCTIONS
+
+        report = REPRODUCTIONS[name](
+            out=_folder(out, name),
+            full=full,
+            methods=_names(methods),
+            minutes=minutes,
+            steps=steps,
+            images=images,
+            data_dir=data_dir,
+            batch_norm=batch_norm,
+            seed=seed,
+            processes=processes,
+            progress=not mute,
+        )
+        _show(report, as_json=as_json)
+
+    app.command(name, help=text)(command)
+
+
+_images(
+    "mnist",
+    """HVAE, 40-sample IWAE and a plain VAE on MNIST, with equal time for each and one estimator to judge them.
+
+    Learning curves, samples, reconstructions, trajectories; the published numbers beside ours, and why they differ.
+    After an interrupt the same command goes on.""",
+)
+_images(
+    "hvae_iaf",
+    """HVAE, IAF, one over the other and a plain VAE on MNIST, with equal time for each and one estimator to judge them.
+
+    The published numbers beside ours, and why they differ. After an interrupt the same command goes on.""",
+)
+
+
 def _folder(out: Path | None, name: str) -> Path:
     return Path(f"ppl-models-{name}") if out is None else out
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Names with semicolons between them."""
+    return None if text is None else [name.strip() for name in text.split(";")]
 
 
 def _numbers(name: str, text: str | None) -> list[int] | None:

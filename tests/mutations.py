@@ -72,6 +72,7 @@ GAPS = "tests/test_inference_gaps.py"
 REFERENCE = "tests/test_reference.py"
 REPRODUCTIONS = "tests/test_reproductions.py"
 CONVERGENCE_AGAIN = "tests/test_reproduce_convergence.py"
+IMAGE_REPRODUCTIONS = "tests/test_image_reproductions.py"
 
 #: (file, what stands there once, what is written instead, the tests that must fail)
 MUTATIONS: list[tuple[str, str, str, str]] = [
@@ -1224,11 +1225,10 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/folder.py", "        if found != self.name:\n", "        if False:\n", REPRODUCTIONS),
-    ("ppl_models/reproductions/folder.py", '.replace("|", "\\\\|")', "", REPRODUCTIONS),
     (
         "ppl_models/reproduce_command.py",
-        'name.strip() for name in methods.split(";")',
-        'name.strip() for name in methods.split(",")',
+        'name.strip() for name in text.split(";")',
+        'name.strip() for name in text.split(",")',
         REPRODUCTIONS,
     ),
     # The seeds study, done again.
@@ -1278,6 +1278,55 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         'all(each["reached"] for each in reached)',
         'any(each["reached"] for each in reached)',
         CONVERGENCE_AGAIN,
+    ),
+    (
+        "ppl_models/study/table_formats.py",
+        '[[_MARKDOWN.sub(r"\\\\\\1", " ".join(cell.split())) for cell in row] for row in rows]',
+        '[[" ".join(cell.split()) for cell in row] for row in rows]',
+        REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/watching.py", "if over or POINTS", "if POINTS", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/watching.py",
+        "            trainer.should_stop = True\n",
+        "            pass\n",
+        IMAGE_REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/images/training.py",
+        "(objective.num_particles, -1)",
+        "(-1, objective.num_particles)",
+        IMAGE_REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/training.py", "before=state", "before=None", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/training.py", "resume=True", "resume=False", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/tables.py",
+        "zip(base, own, strict=True)",
+        "zip(own, base, strict=True)",
+        IMAGE_REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/tables.py", "difference <= 2 * error", "difference <= 0", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/data.py", "/ 255).round()", "/ 255)", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/data.py", "sum(0) + 0.5) / (", "sum(0) + 1.5) / (", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/pieces.py",
+        "path.energy[-1] - path.energy[0]",
+        "path.energy[0] - path.energy[-1]",
+        IMAGE_REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/published.py", "271.50", "270.50", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/reproduce.py",
+        '    shutil.rmtree(folder.path / "runs", ignore_errors=True)\n',
+        "",
+        IMAGE_REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/images/methods.py",
+        '        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")\n',
+        "        pass\n",
+        IMAGE_REPRODUCTIONS,
     ),
 ]
 

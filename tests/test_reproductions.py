@@ -315,7 +315,7 @@ def test_tables_in_markdown(tmp_path):
     table = pd.DataFrame({"what": ["a|b", "c"], "value": [1.23456, math.nan]})
     folder.table("numbers", table, caption="Numbers.")
     lines = (tmp_path / "tables" / "numbers.md").read_text().splitlines()
-    assert lines == ["| what | value |", "|---|--:|", "| a\\|b | 1.235 |", "| c |  |"]
+    assert lines == ["| what | value |", "| --- | ---: |", "| a\\|b | 1.235 |", "| c |  |"]
     assert pd.read_csv(tmp_path / "tables" / "numbers.csv")["value"][0] == 1.23456
 
 

@@ -18,7 +18,7 @@ from ppl_models.datasets.image_data import ImageData
 from ppl_models.datasets.openml import download_openml
 from ppl_models.datasets.seeded import seeded_generator
 
-__all__ = ["fashion_mnist", "fetch_fashion_mnist", "fetch_mnist", "mnist"]
+__all__ = ["fashion_mnist", "fetch_fashion_mnist", "fetch_mnist", "mnist", "mnist_files"]
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +123,21 @@ def fashion_mnist(
     return _load(_FASHION, data_dir, cache_dir, seed)
 
 
+def mnist_files(
+    data_dir: str | os.PathLike[str] | None = None, *, cache_dir: str | os.PathLike[str] | None = None
+) -> RawImages:
+    """Read MNIST's images and labels as published: in their order, as bytes, none held out.
+
+    Args:
+        data_dir: See :func:`mnist`.
+        cache_dir: See :func:`mnist`.
+
+    Raises:
+        DataError: If a file is missing or damaged, images and labels do not match, or the download fails.
+    """
+    return _raw(_MNIST, data_dir, cache_dir)
+
+
 def fetch_mnist(source: Path | None, folder: Path) -> None:
     """Put MNIST into ``folder``, from ``source`` or, if None, from OpenML; see ``fetch``."""
     _keep(folder, _obtain(_MNIST, source, folder))
@@ -140,10 +155,7 @@ def _load(
     seed: int,
 ) -> ImageData:
     generator = seeded_generator(seed)
-    if data_dir is not None:
-        raw = read_idx_folder(Path(data_dir).expanduser())
-    else:
-        raw = _cached(published, cache_folder(published.name, cache_dir))
+    raw = _raw(published, data_dir, cache_dir)
     count = len(raw.images)
     held_out = count // VALIDATION_SHARE
     train, validation = torch.split(torch.randperm(count, generator=generator), [count - held_out, held_out])
@@ -157,6 +169,14 @@ def _load(
         test_labels=raw.test_labels,
         grey_levels=_WHITE + 1,
     )
+
+
+def _raw(
+    published: _Published, data_dir: str | os.PathLike[str] | None, cache_dir: str | os.PathLike[str] | None
+) -> RawImages:
+    if data_dir is not None:
+        return read_idx_folder(Path(data_dir).expanduser())
+    return _cached(published, cache_folder(published.name, cache_dir))
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guides.errors import OptionError
 from ppl_models.files import atomic_path
 from ppl_models.labels import versions
+from ppl_models.study.table_formats import pipe_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +23,19 @@ if TYPE_CHECKING:
 
     from ppl_models.diagnostics import Verdict
 
-__all__ = ["ReportFolder"]
+__all__ = ["ReportFolder", "file_name"]
 
 CONFIG, INDEX = "config.json", "index.md"
+
+
+def file_name(text: str) -> str:
+    """Turn a name into one for files.
+
+    Example:
+        >>> file_name("HVAE K=1, no tempering")
+        'hvae-k-1-no-tempering'
+    """
+    return "-".join(re.findall(r"\w+", text.lower()))
 
 
 class ReportFolder:
@@ -36,6 +48,7 @@ class ReportFolder:
     ``figures/NAME.png``                  figures
     ``posteriors/NAME.nc``                draws, as ArviZ reads them
     ``verdicts/NAME.json``                verdicts by :func:`ppl_models.diagnostics.check`
+    ``models/NAME.pt``                    fitted models and guides, as :func:`ppl_models.training.load` reads them
     ``index.md``                          the report, which shows them all; written last
     ===================================== ==============================================================================
 
@@ -145,11 +158,16 @@ class ReportFolder:
         self._sections.append(f"{caption}\n\n{rows}[{name}.csv](tables/{name}.csv)")
         return path
 
-    def figure(self, name: str, figure: Figure, *, caption: str) -> Path:
-        """Write a figure as ``figures/NAME.png``, and put it into the report."""
+    def draw(self, name: str, figure: Figure) -> Path:
+        """Write a figure as ``figures/NAME.png``: what a job draws that :meth:`figure` is to show."""
         path = self.path / "figures" / f"{name}.png"
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=100)
+        return path
+
+    def figure(self, name: str, figure: Figure | None = None, *, caption: str) -> Path:
+        """Put a figure into the report, and write it as ``figures/NAME.png`` if no job has drawn it."""
+        path = self.path / "figures" / f"{name}.png" if figure is None else self.draw(name, figure)
         self._sections.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
         return path
 
@@ -160,7 +178,7 @@ class ReportFolder:
     def index(self, title: str) -> Path:
         """Write the report with all that was put into it, and links to all other files."""
         sections = [f"# {title}", *self._sections]
-        for part, what in (("posteriors", "Draws, for ArviZ"), ("verdicts", "Verdicts")):
+        for part, what in (("posteriors", "Draws, for ArviZ"), ("verdicts", "Verdicts"), ("models", "Fitted models")):
             files = sorted((self.path / part).glob("[!.]*")) if (self.path / part).is_dir() else []
             if files:
                 sections.append(f"## {what}\n\n" + "\n".join(f"- [{f.name}]({part}/{f.name})" for f in files))
@@ -171,7 +189,7 @@ class ReportFolder:
     def files(self) -> tuple[Path, ...]:
         """All files that are complete, the report first and jobs last."""
         parts = [self.path / INDEX, self.path / CONFIG]
-        for part in ("tables", "figures", "posteriors", "verdicts", "jobs"):
+        for part in ("tables", "figures", "posteriors", "verdicts", "models", "jobs"):
             parts += sorted((self.path / part).glob("[!.]*")) if (self.path / part).is_dir() else []
         return tuple(path for path in parts if path.is_file())
 
@@ -202,14 +220,7 @@ def _markdown(table: pd.DataFrame) -> str:
             return "yes" if value else "no"
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
-        if isinstance(value, float):
-            return f"{value:.4g}"
-        return str(value).replace("|", "\\|")
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    numeric = [table[column].dtype.kind in "if" for column in table]
-    lines = [
-        "| " + " | ".join(map(str, table.columns)) + " |",
-        "|" + "|".join("--:" if right else "---" for right in numeric) + "|",
-    ]
-    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in table.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
+    rows = [list(map(cell, row)) for row in table.itertuples(index=False)]
+    return pipe_table(list(map(str, table.columns)), rows, right=[table[each].dtype.kind in "if" for each in table])

@@ -28,7 +28,7 @@ from ppl_models.study.records import Record
 from ppl_models.training import train
 from ppl_models.training.saving import read_file
 
-__all__ = ["DISK_ERRORS", "Job", "kl_weight", "kl_weights", "load_data", "run_job"]
+__all__ = ["DISK_ERRORS", "Job", "kl_weight", "kl_weights", "load_data", "own_settings", "run_job"]
 
 #: What no later run of a study can do anything about.
 DISK_ERRORS = OF_THE_DISK | {errno.EROFS}
@@ -130,7 +130,7 @@ def run_job(job: Job, work: Path, tell: Callable[[int, float], None] | None = No
         OSError: If the disk is full or cannot be written to: that is no fault of the run.
     """
     start = time.perf_counter()
-    with _own_settings():
+    with own_settings():
         try:
             record = _run(job, work, tell)
         except DivergedError as error:
@@ -158,7 +158,7 @@ def _short(message: str) -> str:
 
 
 @contextmanager
-def _own_settings() -> Iterator[None]:
+def own_settings() -> Iterator[None]:
     """One thread and single precision, whatever the process has, so that numbers are the same everywhere."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from guides.errors import choose
@@ -12,7 +12,7 @@ from guides.errors import choose
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COUNTS", "FORMATS", "TEXT_COLUMNS", "format_table", "number", "readable"]
+__all__ = ["COUNTS", "FORMATS", "TEXT_COLUMNS", "format_table", "number", "pipe_table", "readable"]
 
 #: Metrics that count epochs, with the digits behind the point of their numbers.
 COUNTS = {"exceeds": 1, "time_to_threshold": 0}
@@ -88,11 +88,30 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return result.drop(columns=[name for name in empty if result[name].isin(("", "0")).all()])
 
 
+def pipe_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[bool]) -> str:
+    r"""Write texts as a table of Markdown, what means something there escaped.
+
+    Args:
+        columns: Headings.
+        rows: Cells.
+        right: Which columns stand to the right.
+
+    Example:
+        >>> print(pipe_table(["K", "NLL"], [["a|b", "1.5"]], right=[False, True]))
+        | K | NLL |
+        | --- | ---: |
+        | a\|b | 1.5 |
+        <BLANKLINE>
+    """
+    lines = [list(columns), ["---:" if each else "---" for each in right]]
+    lines += [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def _markdown(table: pd.DataFrame) -> str:
     texts = readable(table)
-    rows = [list(texts.columns), ["---" if _is_text(name) else "---:" for name in texts.columns]]
-    rows += [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in row] for row in texts.itertuples(index=False)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    right = [not _is_text(name) for name in texts.columns]
+    return pipe_table(list(texts.columns), texts.itertuples(index=False), right=right)
 
 
 def _latex(table: pd.DataFrame) -> str:

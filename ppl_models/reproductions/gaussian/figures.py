@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_models.reproductions.gaussian.methods import METHODS, SETTINGS, STANDARD
 from ppl_models.reproductions.gaussian.published import published
+from ppl_models.reproductions.panels import FAINT, legend_below, panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,6 @@ _TITLES = {
     "as published": "As published: base N(0, I), not learned",
     "put right": "Put right: learned base, centred latent",
 }
-_FAINT = "#dddddd"
 #: Where the axis of gaps ends: below it a gap is noise.
 _LEAST_GAP = 1e-3
 
@@ -44,7 +44,7 @@ def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
-    figure, grid = _grid(2, 2, width=10.5, height=8.6)
+    figure, grid = panels(2, 2, width=10.5, height=8.6)
     for i, (quantity, name) in enumerate((("Delta", "offsets Δ"), ("Sigma", "scales σ"))):
         for j, setting in enumerate(SETTINGS):
             axes, part = grid[i][j], table[table["setting"] == setting]
@@ -64,7 +64,7 @@ def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         _same_limits(pair)
     if {cell.dim for cell in published()} & set(table["d"]):
         grid[0][0].plot([], [], "o", mfc="none", mec="#777777", ms=7, label="published")
-    _legend(figure, grid[0][0])
+    legend_below(figure, grid[0][0])
     return figure
 
 
@@ -78,7 +78,7 @@ def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     table = pd.DataFrame(list(rows))
     table["gap to ML"] = table["gap to ML"].clip(lower=_LEAST_GAP)
-    figure, ((left, right),) = _grid(1, 2, width=10.5, height=5.2)
+    figure, ((left, right),) = panels(1, 2, width=10.5, height=5.2)
     for axes, setting in zip((left, right), SETTINGS, strict=True):
         part = table[table["setting"] == setting]
         for method, style in _STYLES.items():
@@ -102,7 +102,7 @@ def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         fontsize=8.5,
         color="#555555",
     )
-    _legend(figure, left)
+    legend_below(figure, left)
     return figure
 
 
@@ -115,7 +115,7 @@ def learning_figure(results: Sequence[Mapping[str, Any]], dim: int) -> Figure:
     """
     import numpy as np
 
-    figure, grid = _grid(3, 2, width=10.5, height=10.5)
+    figure, grid = panels(3, 2, width=10.5, height=10.5)
     quantities = ("log evidence at ML − ELBO (nats)", "error of Δ against ML", "error of σ against ML")
     for j, setting in enumerate(SETTINGS):
         for method, style in _STYLES.items():
@@ -150,14 +150,14 @@ def learning_figure(results: Sequence[Mapping[str, Any]], dim: int) -> Figure:
         for i, what in enumerate(quantities):
             axes = grid[i][j]
             axes.set_yscale("log")
-            axes.grid(color=_FAINT, linewidth=0.7)
+            axes.grid(color=FAINT, linewidth=0.7)
             axes.set_ylabel(what)
             axes.set_title(_TITLES[setting] if i == 0 else "", fontsize=10.5)
         grid[-1][j].set_xlabel("steps")
     for pair in grid:
         _same_limits(pair)
     figure.suptitle(f"d = {dim}", fontsize=11.5)
-    _legend(figure, grid[0][0])
+    legend_below(figure, grid[0][0])
     return figure
 
 
@@ -170,7 +170,7 @@ def posteriors_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     import numpy as np
 
     names = [name for name in METHODS if any(r["row"]["method"] == name for r in results)]
-    figure, grid = _grid(2, 2, width=10.5, height=0.9 + 0.36 * len(names) * 2 + 1.6)
+    figure, grid = panels(2, 2, width=10.5, height=0.9 + 0.36 * len(names) * 2 + 1.6)
     for j, setting in enumerate(SETTINGS):
         for result in results:
             row = result["row"]
@@ -197,7 +197,7 @@ def posteriors_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_yticks(range(len(names)), names if j == 0 else [])
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.axvline(centre, color="#777777", linewidth=1)
-            axes.grid(color=_FAINT, linewidth=0.7, axis="x")
+            axes.grid(color=FAINT, linewidth=0.7, axis="x")
             axes.set_xlabel(label)
         grid[0][j].set_xscale("symlog", linthresh=0.1)
         grid[1][j].set_xscale("log")
@@ -224,19 +224,6 @@ def _ratios(moments: Mapping[str, Sequence[float]]) -> list[float]:
 _HAMILTONIAN = tuple(name for name in METHODS if name.startswith("HVAE"))
 
 
-def _grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
-    from matplotlib.figure import Figure  # no pyplot: no windows, and no figures kept alive
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-    figure = Figure(figsize=(width, height), dpi=100, layout=layout, facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
-    return figure, [list(row) for row in grid]
-
-
 def _band(axes: Axes, table: pd.DataFrame, column: str, *, label: str, **style: Any) -> None:
     """A line through the means over the data sets, and a band from the least to the largest."""
     if not len(table):
@@ -261,15 +248,10 @@ def _log(axes: Axes, dims: Sequence[int]) -> None:
     axes.set_xticks(list(dims), [str(each) for each in dims])
     axes.minorticks_off()
     axes.set_xlabel("d")
-    axes.grid(color=_FAINT, linewidth=0.7)
+    axes.grid(color=FAINT, linewidth=0.7)
 
 
 def _same_limits(pair: Sequence[Axes]) -> None:
     limits = [axes.get_ylim() for axes in pair]
     for axes in pair:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

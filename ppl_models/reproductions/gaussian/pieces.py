@@ -10,7 +10,7 @@ import torch
 from ppl_models.diagnostics import check, to_arviz
 from ppl_models.gaussian import GaussianSummary
 from ppl_models.reference import nuts
-from ppl_models.reproductions.folder import ReportFolder
+from ppl_models.reproductions.folder import ReportFolder, file_name
 from ppl_models.reproductions.gaussian.closed_forms import doubled_iaf_error, planar_error, volume_error, volume_gap
 from ppl_models.reproductions.gaussian.data import data_sets, study_data, truth
 from ppl_models.reproductions.gaussian.fitting import Fitted, fit_method, measure
@@ -30,8 +30,7 @@ def fit_key(dim: int, data_set: int, method: str, setting: str) -> str:
         >>> fit_key(25, 1, "HVAE K=1, no tempering", "put right")
         'd25-set1-hvae-k-1-no-tempering-put-right'
     """
-    words = f"{method} {setting}".lower().replace(",", "").replace("=", " ").split()
-    return f"d{dim}-set{data_set}-{'-'.join(words)}"
+    return file_name(f"d{dim} set{data_set} {method} {setting}")
 
 
 @lru_cache(maxsize=1)
