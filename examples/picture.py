@@ -45,10 +45,10 @@ def main():
     matplotlib.rc_file(DOCS / "matplotlibrc")
     torch.manual_seed(0)
     guides = {
-        MeanFieldGuide(banana): 1000,
-        FullRankGuide(banana): 1000,
-        HamiltonianGuide(banana, num_steps=4, init_step_size=0.1): 1000,
-        IAFGuide(banana): 3000,
+        MeanFieldGuide(banana): 500,
+        FullRankGuide(banana): 500,
+        HamiltonianGuide(banana, num_steps=4, init_step_size=0.1): 500,
+        IAFGuide(banana): 2000,
     }
     figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.9))
     for ax, (guide, steps) in zip(axes, guides.items(), strict=True):

@@ -14,7 +14,8 @@ from torch.autograd.functional import jacobian
 
 from guides import DataError, IAFGuide, MeanFieldGuide, OptionError
 from guides.target import Target
-from ppl_models.objectives import log_weights
+from ppl_models.objectives import ELBO, log_weights
+from ppl_models.training import fit
 
 DIM, DATA = 4, 3
 
@@ -112,12 +113,25 @@ def test_it_starts_as_its_base(num_layers):
     assert (slopes.log().abs() < 0.12 * num_layers / math.sqrt(32) + 0.05).all()
 
 
+class AsPyroHasIt(nn.Module):
+    """A layer's network, from which Pyro takes a mean and the log of a scale."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.permutation = network, network.permutation
+
+    def forward(self, z):
+        mean, logit = self.network(z)
+        return mean * torch.tensor(-2.0).sigmoid(), nn.functional.logsigmoid(logit + 2.0)
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_pyro_s_layer_agrees(num_layers):
     guide = global_guide(num_layers)
     noise = torch.randn(7, DIM)
     start, end = guide.base.propose(Target(noise.shape[:1], lambda z: z, None), noise), draw(guide, noise)
-    transforms = [dist.transforms.AffineAutoregressive(n, stable=True, sigmoid_bias=2.0) for n in guide.layers]
+    clip = {"log_scale_min_clip": -100.0, "log_scale_max_clip": 0.0}
+    transforms = [dist.transforms.AffineAutoregressive(AsPyroHasIt(n), **clip) for n in guide.layers]
     stretch = (1 + math.exp(-2.0)) ** num_layers
     z, log_q = start.latent * stretch, start.log_q - DIM * math.log(stretch)
     for transform in transforms:
@@ -229,3 +243,19 @@ def test_hidden_layers_may_be_as_narrow_as_the_latent():
     guide = global_guide(2, hidden=(DIM, DIM))
     dependence = jacobian(lambda e: draw(guide, e).latent, torch.randn(DIM))
     assert torch.linalg.slogdet(dependence).sign == 1
+
+
+def test_from_a_narrow_start_it_bends():
+    # It widens at first, and the quickest way to that is to open the gates: they must not silence the means.
+    def banana():
+        across = pyro.sample("across", dist.Normal(0.0, 1.0))
+        pyro.sample("along", dist.Normal(across**2, 0.7))
+
+    guide = IAFGuide(banana)
+    fit(banana, guide, objective=ELBO(num_particles=32), steps=200, lr=0.02, seed=0, progress=False)
+    with torch.no_grad():
+        values = log_weights(banana, guide, num_particles=4000).values
+    # The evidence is 1. Normal laws lack u / 2 - log(u) / 2 - 1 / 2 + u^2 / 0.49, where u is the variance of across.
+    variance = torch.linspace(0.01, 1.0, 1000)
+    best = (variance / 2 - variance.log() / 2 - 0.5 + variance.square() / 0.49).min()
+    assert -values.mean() < best / 2
