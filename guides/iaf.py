@@ -23,19 +23,19 @@ __all__ = ["IAFGuide"]
 #: Added to the gate's logit, so that a layer starts by keeping most of what it is given (Kingma et al. 2016, 1 to 2).
 GATE_BIAS = 2.0
 
-#: The share of the mean that is added: what a gate takes away at the start.
-SHARE = 1 / (1 + math.exp(GATE_BIAS))
+#: The most that a gate takes from its mean: as much as it keeps at the start.
+MOST = 1 / (1 + math.exp(-GATE_BIAS))
 
 
 class IAFGuide(ChainedGuide):
     r"""Transform the draws of a base guide by K inverse autoregressive layers.
 
     .. math::
-        z_k = g_k \odot z_{k-1} + c \, m_k, \qquad
+        z_k = g_k \odot z_{k-1} + (1 - c g_k) \odot m_k, \qquad
         \log q = \log q_0 - \sum_{k=1}^{K} \sum_{j=1}^{D} \log g_{kj}
 
     where the gates :math:`g_k = \mathrm{sigmoid}(s_k) \in (0, 1)` and the means :math:`m_k` come from a masked network,
-    and :math:`c = 1 - \mathrm{sigmoid}(2)` is what a new gate takes away. What is of coordinate j depends on the
+    and :math:`c = \mathrm{sigmoid}(2)` is what a new gate keeps. What is of coordinate j depends on the
     coordinates before it in the layer's order, and on the encoder's output. The order of the coordinates is reversed
     from layer to layer. The base's draws are first multiplied by :math:`\mathrm{sigmoid}(2)^{-K}`, which undoes what
     new gates take away, so that the guide starts as its base.
@@ -67,8 +67,8 @@ class IAFGuide(ChainedGuide):
     References:
         Diederik P. Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016,
         https://arxiv.org/abs/1606.04934, algorithm 1 and eqs. 13-14. The first factor is ours, and so is c:
-        with :math:`1 - g_k` in its place a gate that opens silences its mean. From a narrow start the gates open first,
-        and then the flow stays as its base is.
+        without it a gate that opens silences its mean. From a narrow start the gates open first, and then the flow
+        stays as its base is.
         Mathieu Germain et al., MADE: Masked Autoencoder for Distribution Estimation, 2015,
         https://arxiv.org/abs/1502.03509, for the masks.
     """
@@ -129,7 +129,7 @@ class IAFGuide(ChainedGuide):
             mean, logit = network(latent) if context is None else network(latent, context)
             logit = logit + GATE_BIAS
             gate = logit.sigmoid()
-            latent = gate * latent + SHARE * mean
+            latent = gate * latent + (1 - MOST * gate) * mean
             log_q = log_q - F.logsigmoid(logit).sum(-1)
         return Proposal(latent, log_q)
 

@@ -210,8 +210,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("guides/iaf.py", "forwards.flip(0) if k % 2 else forwards", "forwards", IAF),
     ("guides/iaf.py", "network(latent, context)", "network(latent, context.mean(-2))", IAF),
-    ("guides/iaf.py", "SHARE * mean", "mean", IAF),
-    ("guides/iaf.py", "SHARE * mean", "(1 - gate) * mean", IAF),
+    ("guides/iaf.py", "(1 - MOST * gate) * mean", "mean", IAF),
+    ("guides/iaf.py", "(1 - MOST * gate) * mean", "(1 - gate) * mean", IAF),
     ("guides/iaf.py", "F.logsigmoid(logit).sum(-1)", "F.logsigmoid(logit).mean(-1)", GUIDES),
     ("guides/annealed.py", "(1 - damping.square()).sqrt()", "(1 - damping)", GUIDES),
     (

@@ -122,7 +122,8 @@ class AsPyroHasIt(nn.Module):
 
     def forward(self, z):
         mean, logit = self.network(z)
-        return mean * torch.tensor(-2.0).sigmoid(), nn.functional.logsigmoid(logit + 2.0)
+        kept = torch.tensor(2.0).sigmoid()
+        return mean * (1 - kept * (logit + 2.0).sigmoid()), nn.functional.logsigmoid(logit + 2.0)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
