@@ -1289,6 +1289,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/reproductions/images/watching.py", "if over or POINTS", "if POINTS", IMAGE_REPRODUCTIONS),
     (
         "ppl_models/reproductions/images/watching.py",
+        "time.process_time() - self._began",
+        "time.process_time()",
+        IMAGE_REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/images/watching.py",
         "            trainer.should_stop = True\n",
         "            pass\n",
         IMAGE_REPRODUCTIONS,
