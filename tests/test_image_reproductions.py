@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,7 +176,7 @@ def test_a_watch_ends_a_training_and_looks_at_equal_distances():
 
 
 def test_a_watch_counts_the_time_of_steps_alone(monkeypatch):
-    ticks = count()
+    ticks = itertools.count()
     monkeypatch.setattr(watching, "time", SimpleNamespace(process_time=lambda: 3.0 * next(ticks)))
     watch = watch_for(40, in_steps=False)  # seconds: each step begins at one tick and ends at the next
     assert follow(watch, 100) == 14
