@@ -58,7 +58,7 @@ def gaussian(
         out=_folder(out, "gaussian"),
         full=full,
         dims=_numbers("dims", dims),
-        methods=_names(methods),
+        methods=_words(methods, ";"),
         data=data,
         sets=sets,
         seed=seed,
@@ -114,11 +114,6 @@ def convergence(
     _show(report, as_json=as_json)
 
 
-def _words(text: str | None) -> list[str] | None:
-    """Names with commas between them."""
-    return None if text is None else [part.strip() for part in text.split(",")]
-
-
 def _images(name: str, text: str) -> None:
     """Make the command of a study of image models."""
 
@@ -149,7 +144,7 @@ def _images(name: str, text: str) -> None:
         report = REPRODUCTIONS[name](
             out=_folder(out, name),
             full=full,
-            methods=_names(methods),
+            methods=_words(methods, ";"),
             minutes=minutes,
             steps=steps,
             images=images,
@@ -183,9 +178,9 @@ def _folder(out: Path | None, name: str) -> Path:
     return Path(f"ppl-models-{name}") if out is None else out
 
 
-def _names(text: str | None) -> list[str] | None:
-    """Names with semicolons between them."""
-    return None if text is None else [name.strip() for name in text.split(";")]
+def _words(text: str | None, between: str = ",") -> list[str] | None:
+    """Names with something between them."""
+    return None if text is None else [part.strip() for part in text.split(between)]
 
 
 def _numbers(name: str, text: str | None) -> list[int] | None:

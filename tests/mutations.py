@@ -1228,8 +1228,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/reproductions/folder.py", "        if found != self.name:\n", "        if False:\n", REPRODUCTIONS),
     (
         "ppl_models/reproduce_command.py",
-        'name.strip() for name in text.split(";")',
-        'name.strip() for name in text.split(",")',
+        "text.split(between)",
+        'text.split(",")',
         REPRODUCTIONS,
     ),
     # The seeds study, done again.
@@ -1287,6 +1287,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/images/watching.py", "if over or POINTS", "if POINTS", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/watching.py",
+        "time.process_time() - self._began",
+        "time.process_time()",
+        IMAGE_REPRODUCTIONS,
+    ),
     (
         "ppl_models/reproductions/images/watching.py",
         "            trainer.should_stop = True\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ppl_models.diagnostics import importance_nll
 from ppl_models.networks import ConvDecoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.reproductions import ReportFolder, reproduce_hvae_iaf, reproduce_mnist
+from ppl_models.reproductions.images import watching
 from ppl_models.reproductions.images.data import StudyImages, grey_scores, load_images, mean_image_score
 from ppl_models.reproductions.images.methods import (
     FLOW_METHODS,
@@ -138,10 +140,14 @@ def test_the_mean_image_s_score_by_hand():
 # ------------------------------------------------------------------------------------------------------------ budgets
 
 
-def watch_for(steps: int, *, share: float = 1.0, before: Any = None) -> Watch:
+#: Steps of three seconds that first pass a tenth of 40 seconds, two tenths, ...
+POINTS_PASSED = (2, 3, 4, 6, 7, 8, 10, 11, 12, 14)
+
+
+def watch_for(budget: int, *, in_steps: bool = True, share: float = 1.0, before: Any = None) -> Watch:
     looks = iter(range(1000))
     return Watch(
-        budget=steps, in_steps=True, share=share, num_data=10, look=lambda: {"look": next(looks)}, before=before
+        budget=budget, in_steps=in_steps, share=share, num_data=10, look=lambda: {"look": next(looks)}, before=before
     )
 
 
@@ -167,6 +173,15 @@ def test_a_watch_ends_a_training_and_looks_at_equal_distances():
     few = watch_for(3)
     assert follow(few, 10) == 3
     assert [point["steps"] for point in few.points] == [1, 2, 3]
+
+
+def test_a_watch_counts_the_time_of_steps_alone(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(watching, "time", SimpleNamespace(process_time=lambda: 3.0 * next(ticks)))
+    watch = watch_for(40, in_steps=False)  # seconds: each step begins at one tick and ends at the next
+    assert follow(watch, 100) == 14
+    assert watch.seconds == 42
+    assert [point["minutes"] for point in watch.points] == pytest.approx([3 * k / 60 for k in POINTS_PASSED])
 
 
 def test_a_watch_goes_on_with_the_budget_of_another():
@@ -254,7 +269,7 @@ def test_published_losses_stand_beside_ours_of_the_same_epoch():
 
 def test_the_study_s_number_is_no_bound(images):
     model, guide = HVAE.build()
-    model, guide, x = model.double(), guide.double(), images.test[:3].double()
+    model, guide, x = model.double(), guide.double(), images.test[:1].double()
     guide.setup(x)
     number = _study_s_number(model, guide, x, seed=0)
     base = -float(importance_nll(model, guide.base, x, num_samples=100, seed=0).log_weights.mean())

@@ -49,6 +49,8 @@ def bounds_figure(curves: Mapping[str, Points], bounds: Mapping[str, str]) -> Fi
 
 def common_figure(curves: Mapping[str, Points]) -> Figure:
     """Draw the measure that all methods share, against time and against epochs."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     figure, (row,) = panels(1, 2, width=10.5, height=4.3)
     for (name, points), colour in zip(curves.items(), PALETTE, strict=False):
         for axes, across in zip(row, ("minutes", "epochs"), strict=True):
@@ -58,6 +60,8 @@ def common_figure(curves: Mapping[str, Points]) -> Figure:
         axes.set_ylabel("−bound of 40 samples (nats per image)")
     _minutes(row[0])
     row[1].set_xscale("log")
+    row[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    row[1].xaxis.set_minor_formatter(NullFormatter())
     row[1].set_xlabel("epochs")
     row[1].grid(color=FAINT, linewidth=0.7)
     legend_below(figure, row[0])
