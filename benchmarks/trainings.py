@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from ppl_models.objectives import ELBO, KLWeights
 from ppl_models.study import Training
 from ppl_models.training import FitResult, fit
+
+
+def processor_minutes() -> float:
+    """What this process and those that it started have computed for: a clock on the wall would tell of others too."""
+    return sum(os.times()[:4]) / 60
 
 
 def fitted(
