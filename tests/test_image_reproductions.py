@@ -40,6 +40,7 @@ from ppl_models.reproductions.images.tables import compared_flows, compared_loss
 from ppl_models.reproductions.images.training import bound_of, train_method
 from ppl_models.reproductions.images.watching import POINTS, Watch
 from ppl_models.study.job import own_settings
+from ppl_models.training.saving import read_file
 from tests.test_cli import refused
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -220,6 +221,9 @@ def test_an_interrupted_training_goes_on_where_it_was(images, tmp_path, monkeypa
     with own_settings():
         again = train_method(method, images, folder=tmp_path / "other", **options)
     assert [point["steps"] for point in whole.points] == [1, 2, 3, 4]
+    for number in "01":  # each phase has made its half of the steps
+        path = tmp_path / "whole" / number / "last.ckpt"
+        assert read_file(path, "checkpoint", near=whole.model)["global_step"] == 2
     for one, other in zip(whole.points, again.points, strict=True):
         assert {**one, "minutes": 0} == {**other, "minutes": 0}
     for name, value in whole.guide.state_dict().items():
