@@ -960,6 +960,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "self.ended",
         METRICS,
     ),
+    ("ppl_models/study/metrics.py", 'errstate(invalid="ignore")', "errstate()", METRICS),
     ("ppl_models/study/metrics.py", "values.std()", "values.std(ddof=1)", METRICS),
     ("ppl_models/study/intervals.py", "used.std(ddof=1)", "used.std()", METRICS),
     ("ppl_models/study/intervals.py", "    if len(values) < BOOTSTRAP_FROM:\n", "    if False:\n", METRICS),

@@ -59,6 +59,13 @@ def test_published_mode_drops_nan_epochs_and_empty_runs_and_signs():
     assert all(math.isnan(value) for metric in nothing.values() for value in metric.values())
 
 
+def test_published_mode_takes_an_infinite_loss_for_a_number():
+    # Its arithmetic as it stands, and no warning of numpy's.
+    found = convergence_metrics([[5.0, 3.0], [5.0, math.inf]], mode="published")["last"]
+    assert found["mean"] == math.inf
+    assert math.isnan(found["std"])
+
+
 @pytest.mark.parametrize("option", [{"skip": 1}, {"status": ["done"]}, {"threshold": 1.0}])
 def test_published_mode_knows_no_other_options(option):
     with pytest.raises(OptionError, match=f"{next(iter(option))} must be left out in mode='published'"):

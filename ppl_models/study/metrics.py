@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import inf, isfinite, nan
 from typing import Any
 
+import numpy as np
+
 from guides.errors import OptionError, choose
 from ppl_models.study.intervals import mean_and_interval, median_time
 from ppl_models.study.run_metrics import LEAST, Runs, loss_array, published_metrics
@@ -113,4 +115,5 @@ def convergence_metrics(
 def _published(values: Any) -> dict[str, float]:
     if not len(values):
         return {"mean": nan, "std": nan}
-    return {"mean": float(values.mean()), "std": float(values.std())}
+    with np.errstate(invalid="ignore"):  # the published arithmetic takes an infinite loss for a number
+        return {"mean": float(values.mean()), "std": float(values.std())}

@@ -71,6 +71,7 @@ class PrintedFlow:
         return self.last - 64
 
 
+#: Losses per epoch, first and last, without a constant.
 FLOWS = (
     PrintedFlow("HVAE", 20, 0.01, 1e-3, 30, 291.62, 172.40),
     PrintedFlow("VAE + IAF", 0, 0.01, 1e-3, 15, 326.15, 271.50),
