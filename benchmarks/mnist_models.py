@@ -94,7 +94,9 @@ MODELS: dict[str, Contender] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """-ELBO of validation images in nats, after each epoch too, the standard error over them, and what it took."""
+    """-ELBO of validation images in nats, after each epoch too, the standard error over them, what it took, and
+    how many latents of a mean-field guide know of the image (Burda et al. 2016, section 5).
+    """
 
     bound: float
     curve: list[float]
@@ -102,6 +104,7 @@ class Outcome:
     minutes: float
     epochs: float
     skipped: int
+    active: int | None
 
 
 def mnist_models(minutes: float = MINUTES, names: Sequence[str] = tuple(MODELS)) -> Iterator[Row]:
@@ -114,6 +117,8 @@ def mnist_models(minutes: float = MINUTES, names: Sequence[str] = tuple(MODELS))
         yield Row(f"{label}: validation -ELBO", found.bound, found.error, most=MODELS[name].most if whole else None)
         label += f": processor minutes of the {2 * minutes:g} of two cores, for {found.epochs:.0f} epochs"
         yield Row(label, found.minutes, most=2 * minutes)
+        if found.active is not None:
+            yield Row(f"MNIST, {minutes:g} minutes: {name}: active latents", found.active)
     if {VAE_AS_LARGE, LADDER} <= set(outcomes):
         one, other = outcomes[LADDER], outcomes[VAE_AS_LARGE]
         yield Row(f"MNIST, {minutes:g} minutes: the ladder less {VAE_AS_LARGE}", one.bound - other.bound, most=0.0)
@@ -153,6 +158,10 @@ def outcome(name: str, minutes: float) -> Outcome:
     torch.manual_seed(0)
     with torch.no_grad(), pyro.validation_enabled(False), evaluating(model, guide):
         parts = [-log_weights(model, guide, x, num_particles=DRAWS).values for x in images.validation.split(500)]
+        active = None
+        if isinstance(guide, MeanFieldGuide) and guide.encoder is not None:
+            means = guide.encoder(images.validation).chunk(2, -1)[0]
+            active = int((means.var(0) > 0.01).sum())
     values = torch.cat(parts, 1).mean(0)
     return Outcome(
         bound=values.mean().item(),
@@ -161,6 +170,7 @@ def outcome(name: str, minutes: float) -> Outcome:
         minutes=took,
         epochs=result.steps * training.batch_size / len(images.train),
         skipped=result.skipped,
+        active=active,
     )
 
 
