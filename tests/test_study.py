@@ -147,6 +147,17 @@ def test_free_bits_are_in_what_is_trained_and_not_in_what_is_judged(tmp_path):
         Study(**options, free_bits=-1)
 
 
+def test_gradients_are_limited(tmp_path):
+    options = FAST | {"models": ["spline_flow"], "datasets": ["moons"], "seeds": [0], "epochs": 2}
+    tight, loose = (
+        Study(**options, max_grad_norm=limit).run(tmp_path / str(limit), backend="threading", progress=False)
+        for limit in (1e-12, 1e6)
+    )
+    # Adam is free of scale, but not where gradients are as small as its epsilon.
+    fall = [(each["train_loss"][..., 0] - each["train_loss"][..., 1]).item() for each in (tight, loose)]
+    assert fall[0] < fall[1]
+
+
 def test_another_objective_and_guide_are_judged_by_the_elbo(tmp_path):
     options = FAST | {"models": ["vae"], "datasets": ["moons"], "seeds": [0, 1], "epochs": 2, "lr": 1e-30}
     elbo, iwae = (
