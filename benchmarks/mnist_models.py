@@ -115,10 +115,10 @@ def mnist_models(minutes: float = MINUTES, names: Sequence[str] = tuple(MODELS))
         whole = minutes >= MINUTES
         label = f"MNIST, {minutes:g} minutes: {name}"
         yield Row(f"{label}: validation -ELBO", found.bound, found.error, most=MODELS[name].most if whole else None)
-        label += f": processor minutes of the {2 * minutes:g} of two cores, for {found.epochs:.0f} epochs"
-        yield Row(label, found.minutes, most=2 * minutes)
+        took = f"processor minutes of the {2 * minutes:g} of two cores, for {found.epochs:.1f} epochs"
+        yield Row(f"{label}: {took}", found.minutes, most=2 * minutes)
         if found.active is not None:
-            yield Row(f"MNIST, {minutes:g} minutes: {name}: active latents", found.active)
+            yield Row(f"{label}: active latents", found.active)
     if {VAE_AS_LARGE, LADDER} <= set(outcomes):
         one, other = outcomes[LADDER], outcomes[VAE_AS_LARGE]
         yield Row(f"MNIST, {minutes:g} minutes: the ladder less {VAE_AS_LARGE}", one.bound - other.bound, most=0.0)
@@ -130,7 +130,7 @@ def mnist_models(minutes: float = MINUTES, names: Sequence[str] = tuple(MODELS))
 def beside_the_published(curve: list[float]) -> Iterator[Row]:
     """DRAW's validation losses by epoch; the published ones are means of ten runs, with a KL warm-up of 100 epochs."""
     runs = published_losses("draw_mnist") if PUBLISHED_LOSSES.is_dir() else None
-    for epoch in sorted({1, *range(5, len(curve), 5), len(curve)} - {0}):
+    for epoch in sorted({1, *range(5, len(curve), 5), len(curve)}):
         told = "" if runs is None else f" (published {-sum(run[epoch - 1] for run in runs) / len(runs):.1f})"
         yield Row(f"{DRAWN}: validation -ELBO after epoch {epoch}{told}", curve[epoch - 1])
     quarter = max(1, len(curve) // 4)

@@ -37,8 +37,8 @@ class IAFGuide(ChainedGuide):
     where the gates :math:`g_k = \mathrm{sigmoid}(s_k) \in (0, 1)` and the means :math:`m_k` come from a masked network,
     and :math:`c = \mathrm{sigmoid}(2)` is what a new gate keeps. What is of coordinate j depends on the
     coordinates before it in the layer's order, and on the encoder's output. The order of the coordinates is reversed
-    from layer to layer. The base's draws are first multiplied by :math:`\mathrm{sigmoid}(2)^{-K}`, which undoes what
-    new gates take away, so that the guide starts as its base.
+    from layer to layer. The base's draws are first multiplied by :math:`c^{-K}`, which undoes what new gates take away,
+    so that the guide starts as its base.
 
     Args:
         model: Any Pyro model.
@@ -120,7 +120,7 @@ class IAFGuide(ChainedGuide):
     def propose(self, target: Target, noise: Tensor) -> Proposal:
         start = self.base.propose(target, noise)
         # What K gates take away at the start is given beforehand, so that the start is that of the base.
-        stretch = self.num_layers * math.log1p(math.exp(-GATE_BIAS))
+        stretch = -self.num_layers * math.log(MOST)
         latent = start.latent * math.exp(stretch)
         log_q, context = start.log_q - latent.shape[-1] * stretch, target.context
         if context is None and latent.shape[-1] == 1:

@@ -1270,8 +1270,8 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     (
         "ppl_models/reproductions/convergence/figures.py",
-        'heights.append(row.metrics["last"][0])',
-        'heights.append(row.metrics["min"][0])',
+        'heights.append(published.metrics["last"][0])',
+        'heights.append(published.metrics["min"][0])',
         CONVERGENCE_AGAIN,
     ),
     ("ppl_models/reproductions/convergence/study.py", "resume=True", "resume=False", CONVERGENCE_AGAIN),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ppl_models.reproductions.convergence.contenders import own_name
 from ppl_models.reproductions.convergence.published import published_row
+from ppl_models.reproductions.panels import panels
 from ppl_models.study import plot_losses, plot_metric
 from ppl_models.study.figures import legend_below
 
@@ -29,19 +29,19 @@ def losses_figure(results: xr.Dataset, baselines: Mapping[str, float]) -> Figure
         results: Of one of the studies.
         baselines: By dataset, the loss of one normal law, a dotted line.
     """
-    figure, panels = _panels(results.sizes["dataset"], width=6.0, height=5.4)
-    for axes, dataset in zip(panels, results["dataset"].values.tolist(), strict=True):
+    figure, (row,) = panels(1, results.sizes["dataset"], width=6.0 * results.sizes["dataset"], height=5.4)
+    for axes, dataset in zip(row, results["dataset"].values.tolist(), strict=True):
         plot_losses(results, dataset, ax=axes)
         if dataset in baselines:
             name = f"one Gaussian {baselines[dataset]:.3f}"
             axes.axhline(baselines[dataset], color=_GREY, linestyle=":", linewidth=1.4, label=name)
-        heights = [*baselines.values()] if dataset in baselines else []
-        for place, model in enumerate(results["model"].values.tolist()):
-            row = published_row(dataset, model)
-            if row is not None:
-                heights.append(row.metrics["last"][0])
+        heights = [baselines[dataset]] if dataset in baselines else []
+        shown = {model: published_row(dataset, model) for model in results["model"].values.tolist()}
+        for place, (model, published) in enumerate(shown.items()):
+            if published is not None:
+                heights.append(published.metrics["last"][0])
                 _triangle(axes, heights[-1], _colour(axes, model), 1.012 + 0.02 * (place % 2))
-        if any(published_row(dataset, own_name(model)) for model in results["model"].values.tolist()):
+        if any(shown.values()):
             axes.plot([], [], "<", color=_GREY, markersize=7, label="published, last")
         low, high = axes.get_ylim()
         room = 0.04 * (max([high, *heights]) - min([low, *heights]))
@@ -58,18 +58,11 @@ def metric_figure(results: xr.Dataset, metric: str) -> Figure:
         metric: Of :func:`~ppl_models.study.metrics_table`.
     """
     models = results["model"].values.tolist()
-    figure, panels = _panels(results.sizes["dataset"], width=max(5.0, 1.6 + 1.15 * len(models)), height=4.4)
-    for axes, dataset in zip(panels, results["dataset"].values.tolist(), strict=True):
+    width = max(5.0, 1.6 + 1.15 * len(models))
+    figure, (row,) = panels(1, results.sizes["dataset"], width=width * results.sizes["dataset"], height=4.4)
+    for axes, dataset in zip(row, results["dataset"].values.tolist(), strict=True):
         plot_metric(results, dataset, metric, ax=axes)
     return figure
-
-
-def _panels(number: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure  # no pyplot: no windows, and no figures kept alive
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(width * number, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.12))
-    return figure, list(figure.subplots(1, number, squeeze=False)[0])
 
 
 def _colour(axes: Axes, model: str) -> str:
