@@ -74,13 +74,23 @@ def run(arguments: Sequence[str]) -> int:
     except (PplError, OSError) as error:
         return _complain(str(error), wrong)
     except Exception as error:
+        if _is_interrupt(error):
+            code = _INTERRUPTED
         # Wrong usage. Its class is click's or typer's own, by typer's version; what they share is this method.
-        if not hasattr(error, "format_message"):
+        elif hasattr(error, "format_message"):
+            return _complain(f"{error.format_message().rstrip('.')}. See {_NAME} --help.", wrong)
+        else:
             raise
-        return _complain(f"{error.format_message().rstrip('.')}. See {_NAME} --help.", wrong)
     if code == _INTERRUPTED:
         typer.echo("interrupted", err=True)
     return code if isinstance(code, int) else 0
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt is at the bottom of an error, as where it struck a class in the making (Python 3.11)."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _complain(message: str, code: int) -> int:
