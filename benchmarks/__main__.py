@@ -30,6 +30,7 @@ from benchmarks import (
     two_sided,
     verdict,
 )
+from benchmarks.report import COLUMNS, Row, keep
 
 PARTS = {
     "evidence": evidence.contract,
@@ -69,10 +70,14 @@ def main(names: list[str]) -> int:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    table = Table("number", "measured", "goal", "reached", title="ppl-models: the numbers")
-    rows = [row for name in names or PARTS for row in PARTS[name]()]
+    table = Table(*COLUMNS, title="ppl-models: the numbers")
+    rows: list[Row] = []
+    for name in names or PARTS:
+        found = list(PARTS[name]())
+        keep(name, found)
+        rows += found
     for row in rows:
-        table.add_row(row.name, row.measured, row.goal, "yes" if row.reached else "NO")
+        table.add_row(*row.cells)
     Console(width=140).print(table)
     return 0 if all(row.reached for row in rows) else 1
 

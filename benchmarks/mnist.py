@@ -80,6 +80,7 @@ def iwae(**options: Any) -> Step:
 
 #: Constructors of steps, by names under which a process of its own can be asked for one.
 STEPS_BY_NAME: dict[str, Callable[[], Step]] = {
+    "mean field": lambda: step_of(MeanFieldGuide, ELBO())[1],
     "hamiltonian": hamiltonian,
     "hamiltonian, two forces per step": partial(hamiltonian, TwoForcesPerStep),
     "hamiltonian, checkpoint": partial(hamiltonian, checkpoint=True),
@@ -135,6 +136,8 @@ def single_precision() -> Iterator[None]:
 def trajectories() -> Iterator[Row]:
     name = f"MNIST conv VAE, batch {BATCH}, hamiltonian K={STEPS}, loss and gradients"
     with single_precision():
+        yield Row(f"{name}: time over the plain VAE's", time_ratio("hamiltonian", "mean field"))
+        yield Row(f"{name}: time over that of {PARTICLES} importance samples", time_ratio("hamiltonian", "iwae"))
         value = time_ratio("hamiltonian, two forces per step", "hamiltonian")
         yield Row(f"{name}: time with 2K force evaluations over ours", value, least=1.7)
         value = time_ratio("hamiltonian, checkpoint", "hamiltonian")

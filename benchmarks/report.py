@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import os
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Row"]
+from ppl_models.files import atomic_path
+
+__all__ = ["COLUMNS", "NUMBERS", "Row", "keep"]
+
+COLUMNS = ("number", "measured", "goal", "reached")
+
+#: Where the rows of each part are kept, for the page that shows them.
+NUMBERS = Path(__file__).parents[1] / "results" / "numbers"
 
 
 @dataclass(frozen=True)
@@ -30,3 +43,19 @@ class Row:
     @property
     def measured(self) -> str:
         return f"{self.value:.4g}" + ("" if self.error is None else f" +- {self.error:.2g}")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return self.name, self.measured, self.goal, "yes" if self.reached else "NO"
+
+
+def keep(part: str, rows: Sequence[Row], folder: Path = NUMBERS) -> None:
+    """Write the rows of a part, in place of those of an earlier run."""
+    content = {
+        "day": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores of {platform.machine()}",
+        "columns": COLUMNS,
+        "rows": [row.cells for row in rows],
+    }
+    with atomic_path(folder / f"{part}.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -8,10 +8,13 @@ import pkgutil
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import guides
 import ppl_models
+from benchmarks.report import COLUMNS, Row, keep
+from ppl_models.reproductions import ReportFolder
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,6 +78,24 @@ def test_links_that_lead_nowhere_are_found(tmp_path, monkeypatch):
         "index.html: none.png",
         "sub/page.html: ../index.html#not",
     ]
+
+
+def test_what_was_measured_is_shown(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "_extensions")
+    measured = importlib.import_module("measured")
+    assert [*measured.benchmarks(tmp_path), *measured.reports(tmp_path)] == []
+    keep("volume", [Row("gap", 1.25, error=0.5, most=1.0)], tmp_path / "results" / "numbers")
+    [(title, rows)] = measured.benchmarks(tmp_path)
+    assert title.startswith("volume, 20")
+    assert rows == [list(COLUMNS), ["gap", "1.25 +- 0.5", "<= 1", "NO"]]
+    folder = ReportFolder(tmp_path / "ppl-models-example", name="example", settings={})
+    folder.table("headline", pd.DataFrame({"method": ["IAF"], "gap": [0.123456]}), caption="")
+    assert [*measured.reports(tmp_path)] == []  # a report that is not done
+    folder.index("Example")
+    [(title, rows)] = measured.reports(tmp_path)
+    assert title == "reproduce example: headline"
+    assert rows == [["method", "gap"], ["IAF", "0.1235"]]
+    assert measured.table(rows).astext().split() == ["method", "gap", "IAF", "0.1235"]
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md"])

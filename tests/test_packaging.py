@@ -50,6 +50,7 @@ def test_the_source_distribution_can_be_tested(built):
     with tarfile.open(built[0]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"Makefile", "constraints.txt", "pyproject.toml", "README.md", "LICENSE", "CITATION.cff"} <= names
+    assert {"CONTRIBUTING.md", "examples/picture.py"} <= names  # which the tests of the pages read
     assert {"tests/test_packaging.py", "docs/conf.py", "docs/_static/style.css", "benchmarks/__main__.py"} <= names
     assert not [name for name in names if "_build" in name or "__pycache__" in name]
 

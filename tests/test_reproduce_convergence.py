@@ -195,7 +195,7 @@ def report(tmp_path_factory):
 def test_a_report_has_every_part(report):
     names = {str(path.relative_to(report.folder)) for path in report.files}
     tables = ("headline", "goals", "statements", "published", "final", "comparisons", "runs", "parameters")
-    assert names >= {"index.md", "config.json", "points.html", "posteriors/points.nc"}
+    assert names >= {"index.md", "config.json", "points.html", "posteriors/points.nc", "verdicts/points.json"}
     assert names >= {f"tables/{name}.csv" for name in tables}
     assert set(report.tables) == set(tables)
     assert names >= {"figures/losses-points.png", "figures/test-points.png"}
@@ -204,6 +204,10 @@ def test_a_report_has_every_part(report):
     for path in report.files:
         if path.suffix in (".png", ".nc", ".html", ".csv"):
             assert f"({path.relative_to(report.folder)})" in index
+    verdict = json.loads((report.folder / "verdicts" / "points.json").read_text(encoding="utf-8"))
+    levels = report.tables["statements"]["level"].tolist()
+    assert [each["level"] for each in verdict["findings"]] == levels
+    assert verdict["level"] == max(levels, key=["pass", "doubtful", "fail"].index)
     assert json.dumps(report.as_dict(), allow_nan=False)
     assert report.reached is False  # after two epochs on 300 points
 

@@ -370,5 +370,14 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert message in refused(["reproduce", *arguments], capsys)
 
 
+def test_methods_are_done_once_and_there_is_one(tmp_path):
+    options = {"out": tmp_path, "dims": [2], "sets": 1, "steps": 0.002, "judge": False, "progress": False}
+    with pytest.raises(OptionError, match="methods must name at least one of 'HVAE K=1', .*; got none"):
+        reproduce_gaussian(methods=[], **options)
+    report = reproduce_gaussian(methods=["mean-field VB", "mean-field VB"], processes=1, num_data=20, **options)
+    scope = json.loads((report.folder / "config.json").read_text(encoding="utf-8"))["scope"]
+    assert scope["methods"] == ["mean-field VB"]
+
+
 def test_every_reason_is_a_sentence():
     assert all(why(method, quantity, dim) for dim, method, quantity in CELLS)

@@ -47,7 +47,7 @@ class ReportFolder:
     ``tables/NAME.csv``, ``NAME.md``      tables
     ``figures/NAME.png``                  figures
     ``posteriors/NAME.nc``                draws, as ArviZ reads them
-    ``verdicts/NAME.json``                verdicts by :func:`ppl_models.diagnostics.check`
+    ``verdicts/NAME.json``                verdicts by :func:`ppl_models.diagnostics.check`, or what a study says
     ``models/NAME.pt``                    fitted models and guides, as :func:`ppl_models.training.load` reads them
     ``index.md``                          the report, which shows them all; written last
     ===================================== ==============================================================================
@@ -138,9 +138,10 @@ class ReportFolder:
             data.to_netcdf(str(temporary), engine="h5netcdf")
         return path
 
-    def verdict(self, name: str, verdict: Verdict) -> Path:
-        """Write a verdict as ``verdicts/NAME.json``."""
-        return self._write(self.path / "verdicts" / f"{name}.json", verdict.to_json())
+    def verdict(self, name: str, verdict: Verdict | Mapping[str, Any]) -> Path:
+        """Write a verdict, or what stands for one, as ``verdicts/NAME.json``."""
+        path = self.path / "verdicts" / f"{name}.json"
+        return self._write_json(path, verdict) if isinstance(verdict, Mapping) else self._write(path, verdict.to_json())
 
     def table(self, name: str, table: pd.DataFrame, *, caption: str, listed: bool = True) -> Path:
         """Write a table as ``tables/NAME.csv`` and ``.md``, and put it into the report.

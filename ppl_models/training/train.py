@@ -274,7 +274,7 @@ def train(
             loop.fit(module, datamodule=batched, ckpt_path=last if before is not None else None)
         except Interrupted:
             stack.close()
-            log.warning("stopped by a signal%s", "" if place is None else f"; to go on, write resume=True with {place}")
+            log.warning("stopped by a signal%s", "" if place is None else f"; resume=True goes on from {place}")
             signals.pass_on()
         finally:
             _move((model, guide), device)

@@ -68,7 +68,7 @@ def parts_of(datasets: Sequence[str], models: Sequence[str] | None = None) -> li
     Args:
         datasets: Names.
         models: Names in :data:`CONTENDERS`, each for the data that it is a model of. By default those that were
-            published on a dataset, but for the flow of images, which costs ten times as much as all others together.
+            published on a dataset, but for the flow of images, which costs far more than all others together.
 
     Raises:
         OptionError: If no model is one of a dataset's kind.

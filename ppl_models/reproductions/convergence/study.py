@@ -52,8 +52,8 @@ def reproduce_convergence(
         datasets: ``"8gaussians"``, ``"checkerboard"``, ``"mnist"`` or ``"omniglot"`` instead. Images are read from the
             cache, or downloaded; see :func:`ppl_models.datasets.fetch`.
         models: ``"vae_published"``, ``"vae"``, ``"lvae"``, ``"flow"``, ``"draw"``, ``"draw2"``, ``"draw3"`` or
-            ``"draw4"``. By default those that were published on a dataset, but for the flow of images, which costs ten
-            times as much as all others together.
+            ``"draw4"``. By default those that were published on a dataset, but for the flow of images, which costs far
+            more than all others together.
         runs: How many runs of each model on each dataset; 3 by default, or 10.
         epochs: How many each run has; 30 of points and 5 of images by default, or 100 and 20.
         num_train: How many points to draw, or images to take; 50,000 and 5,000 by default, or 100,000 and all.

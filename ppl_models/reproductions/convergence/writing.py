@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from ppl_models.study import (
     write_report,
 )
 from ppl_models.study.run_values import TEST_METRICS
-from ppl_models.study.summary import judged_by
+from ppl_models.study.summary import LEVELS, judged_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def write(folder: ReportFolder, found: Sequence[Finding]) -> Report:
     several = [each for each in found if each.results.sizes["model"] > 1]
     tables = {
         "headline": lines,
-        "statements": pd.concat([_statements(each) for each in found], ignore_index=True),
+        "statements": pd.concat([_statements(folder, each) for each in found], ignore_index=True),
         "published": _joined(found, compared),
         "final": _joined(found, lambda results: metrics_table(results, metrics=TEST_METRICS)),
         "runs": _joined(found, runs_table),
@@ -106,10 +106,13 @@ def _page(folder: ReportFolder, found: Finding) -> Path:
     return path
 
 
-def _statements(found: Finding) -> pd.DataFrame:
+def _statements(folder: ReportFolder, found: Finding) -> pd.DataFrame:
+    """Put what a study says into rows, and write it as the verdict on it, which is that of the worst."""
     import pandas as pd
 
     said = study_summary(found.results)
+    level = max((each.level for each in said), key=LEVELS.index)
+    folder.verdict(found.part.name, {"level": level, "findings": [asdict(each) for each in said]})
     return pd.DataFrame(
         [{"study": found.part.name, "dataset": each.dataset, "level": each.level, "text": each.text} for each in said]
     )

@@ -76,7 +76,9 @@ def reproduce_gaussian(
     chosen = sorted(set(chosen))
     if not chosen:
         raise OptionError("dims must name at least one dimension; got none. Write dims=[25, 50].")
-    names = [choose("methods", name, METHODS) for name in (METHODS if methods is None else methods)]
+    names = list(dict.fromkeys(choose("methods", each, METHODS) for each in (METHODS if methods is None else methods)))
+    if not names:
+        raise OptionError(f"methods must name at least one of {', '.join(map(repr, METHODS))}; got none.")
     choose("data", data, SOURCES)
     num_data, sets = whole_number("num_data", num_data, least=2), whole_number("sets", sets, least=1)
     seed, steps = whole_number("seed", seed, least=0), positive("steps", steps)
@@ -87,7 +89,7 @@ def reproduce_gaussian(
         "seed": seed,
         "steps": steps,
         "num_data": num_data,
-        "draws": 10_000 if steps == 1 else 1000,
+        "draws": 10_000 if steps >= 1 else 1000,
     }
     folder = ReportFolder(
         out, name="gaussian", settings=settings, scope={"dims": chosen, "sets": sets, "methods": names}

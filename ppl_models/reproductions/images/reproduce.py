@@ -160,9 +160,9 @@ def _write(
         folder.text("## What was to be reached")
         folder.table("goals", tables["goals"], caption=GOALS)
     folder.text("## By one measure")
-    folder.table(
-        "results", tables["results"], caption=RESULTS.format(images=judged, samples=sizes.samples, judged=sizes.judged)
-    )
+    verdict = VERDICT.format(judged=sizes.judged) if sizes.judged else "none after so few steps"
+    caption = RESULTS.format(images=judged, samples=sizes.samples, verdict=verdict)
+    folder.table("results", tables["results"], caption=caption)
     folder.figure("common", common_figure(curves), caption=COMMON)
     folder.text("## By the bounds that were maximised")
     bounds = {name: each["training"]["bound"] for name, each in found.items()}
@@ -214,8 +214,9 @@ RESULTS = """\
 error over the images; *mean image* knows nothing of an image but the mean of each pixel. *−bound*: of what was
 maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is not to be trusted. *active units*: latents
 whose posterior means vary over the images. *study's number*: what the study printed as HVAE's loss, with a momentum
-that starts at zero; it is no bound. *verdict*: of `check` on {judged} images, by weights alone, which never say more
-than *doubtful*. *minutes*: of one core, in training steps."""
+that starts at zero; it is no bound. *verdict*: {verdict}. *minutes*: of one core, in training steps."""
+
+VERDICT = "of `check` on {judged} images, by weights alone, which never say more than *doubtful*"
 
 COMMON = """\
 Validation images: minus the bound of 40 samples, whatever was maximised, against time and against epochs. It compares

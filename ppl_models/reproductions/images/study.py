@@ -36,7 +36,7 @@ class ImageStudy:
 _JUDGED = """\
 Every method has the same networks, first weights, images in the same order, and budget of processor time. It maximises
 its own bound; different bounds do not compare. All are judged by one estimator on the same test images: the negative
-log-likelihood by 1,000 importance samples from the method's own guide, which is an upper bound in expectation."""
+log-likelihood by as many importance samples from the method's own guide, which is an upper bound in expectation."""
 
 SAMPLING = ImageStudy(
     name="mnist",
