@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_models.objectives import ELBO, KLWeights
-from ppl_models.study import Training
+from ppl_models.objectives import KLWeights
+from ppl_models.study import OBJECTIVES, Training
 from ppl_models.training import FitResult, fit
 
 
@@ -20,7 +20,14 @@ def processor_minutes() -> float:
 
 
 def fitted(
-    model: nn.Module, guide: Callable[..., Any], x: Tensor, training: Training, *, steps: int, **options: Any
+    model: nn.Module,
+    guide: Callable[..., Any],
+    x: Tensor,
+    training: Training,
+    *,
+    steps: int,
+    objective: str = "elbo",
+    **options: Any,
 ) -> FitResult:
     """Fit by the options of a training; those given otherwise are :func:`~ppl_models.training.fit`'s."""
     kl = None
@@ -30,7 +37,7 @@ def fitted(
         model,
         guide,
         x,
-        objective=ELBO(kl=kl),
+        objective=OBJECTIVES[objective](kl),
         steps=steps,
         batch_size=training.batch_size,
         lr=training.lr,

@@ -63,7 +63,8 @@ class Training:
 
 
 # Points have a decoder with a free scale: small batches keep it from becoming sharp, and below weight 1 of the KL terms
-# it gains by running to zero; without either free bits or a warm-up the latents are not used at all.
+# it gains by running to zero; without either free bits or a warm-up the latents are not used at all. A ladder has
+# free bits on each level.
 POINTS = Training(lr=2.5e-3, batch_size=1024, max_grad_norm=1.0)
 IMAGES = Training(lr=1e-3, warmup=0.2)
 
@@ -175,7 +176,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "lvae": Pair(
         make={"points": _ladder_of_points, "images": _ladder_of_images},
-        training={"points": replace(POINTS, warmup=0.2), "images": IMAGES},
+        training={"points": replace(POINTS, lr=5e-3, warmup=0.1, free_bits=1.0), "images": IMAGES},
     ),
     "flow": Pair(
         make={"points": _flow_of_points("affine"), "images": _flow_of_images},
