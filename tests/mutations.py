@@ -1008,6 +1008,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),
     ("ppl_models/study/study.py", 'if before["study"].get(name) != value:', "if False:", STUDY),
     ("ppl_models/study/study.py", "    if twice:\n", "    if False:\n", STUDY),
+    ("ppl_models/study/study.py", "if names and CONFIGURATION not in names:", "if False:", STUDY),
     ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
     ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
     ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -433,6 +434,20 @@ def test_a_folder_of_something_else_is_refused(folder, tmp_path):
         Study(**SMALL).run(tmp_path / "file")
     with pytest.raises(OptionError, match="Did you mean 'loky'"):
         Study(**SMALL).run(tmp_path / "new", backend="locky")
+
+
+def test_a_folder_with_other_files_is_left_as_it_is(folder, tmp_path):
+    mine = {"work/thesis.tex": "years", "lock": "my notes"}
+    (tmp_path / "work").mkdir()
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(OptionError, match=r"must be empty or a study's; .* has no study.json, but work. Write another"):
+        Study(**SMALL).run(tmp_path, backend="threading", progress=False)
+    assert {name: (tmp_path / name).read_text() for name in mine} == mine
+    # Records without their configuration may be of other options.
+    shutil.copytree(folder / "runs", tmp_path / "records" / "runs")
+    with pytest.raises(OptionError, match="has no study.json, but runs"):
+        Study(**SMALL | {"epochs": 3}).run(tmp_path / "records", resume=True, backend="threading", progress=False)
 
 
 def test_own_data_are_known_by_their_values(tmp_path):
