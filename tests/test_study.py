@@ -427,13 +427,35 @@ def test_a_folder_of_something_else_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match="must have format 1; got 99"):
         results(tmp_path)
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(DataError, match=r"study.json must be a whole JSON file of a study; it is damaged"):
+    with pytest.raises(DataError, match=r"study.json must be a whole JSON file of a study; it is damaged\.$"):
+        results(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"ppl_models": "study"}))
+    with pytest.raises(DataError, match="must have format 1; got None"):
+        results(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"ppl_models": "study", "format": 1, "version": "1"}))
+    with pytest.raises(DataError, match="study.json must be a study's, whole; it lacks study, num_parameters, floors"):
         results(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match="folder must be the name of a folder"):
         Study(**SMALL).run(tmp_path / "file")
     with pytest.raises(OptionError, match="Did you mean 'loky'"):
         Study(**SMALL).run(tmp_path / "new", backend="locky")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"status": "finished"}, "must be the record of a run; it is damaged. Remove it to redo it"),
+        ({"nll": None}, "must be the record of a run; it is damaged"),
+        ({"train_loss": [1.0, 2.0, 3.0]}, "must have 2 epochs at most; train_loss has 3. Remove it to redo it"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_a_damaged_record_is_named(changed, message, folder, tmp_path):
+    damaged = Path(shutil.copytree(folder, tmp_path / "damaged"), "runs", "vae.default.elbo.moons.3.json")
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | changed))
+    with pytest.raises(DataError, match=f"{damaged.name} {message}"):
+        results(tmp_path / "damaged")
 
 
 def test_a_folder_with_other_files_is_left_as_it_is(folder, tmp_path):
