@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,20 +334,27 @@ def test_a_run_that_diverges_is_told_with_the_epochs_before(tmp_path):
     assert "non-finite" in found["message"].item()
 
 
+@contextmanager
+def files_of_at_most(size):
+    """No file may grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def test_a_full_disk_ends_the_study_and_leaves_what_was_written(tmp_path):
     study = Study(**SMALL | {"seeds": [3]})
     study._claim(tmp_path, resume=False)
     before = (tmp_path / "study.json").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    # No file may grow beyond 1000 bytes: the lock may be written, a checkpoint may not.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError, match=r"last\.ckpt|best\.ckpt"):
+    # The lock may be written, a checkpoint may not; then nothing.
+    for size, name in ((1000, r"last\.ckpt|best\.ckpt"), (0, "lock")):
+        with files_of_at_most(size), pytest.raises(OSError, match=name):
             study.run(tmp_path, backend="threading", resume=True, progress=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "study.json").read_bytes() == before
     assert not list(tmp_path.glob("runs/*"))
     assert (study.run(tmp_path, backend="threading", resume=True, progress=False)["status"] == "done").all()
