@@ -541,7 +541,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/datasets/toy/rows.py", "(terms - highest[row])", "(terms - highest.amax())", TOY),
     ("ppl_models/datasets/toy_data.py", "derived_seed(seed, option)", "seed", TOY),
     # Files of datasets, and batches.
-    ("ppl_models/datasets/cache.py", "if _checksum(path) != sums[path.name]:", "if False:", DATASETS),
+    ("ppl_models/datasets/cache.py", "if _checksum(path) != checksum:", "if False:", DATASETS),
     ("ppl_models/datasets/mnist.py", "    unseal(folder)\n", "", DATASETS),
     ("ppl_models/datasets/mnist.py", "if got != counts or", "if", DATASETS),
     ("ppl_models/datasets/drawings.py", "_WHITE - pixels", "pixels", OMNIGLOT),
@@ -1008,6 +1008,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),
     ("ppl_models/study/study.py", 'if before["study"].get(name) != value:', "if False:", STUDY),
     ("ppl_models/study/study.py", "    if twice:\n", "    if False:\n", STUDY),
+    ("ppl_models/study/study.py", "if names and CONFIGURATION not in names:", "if False:", STUDY),
     ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
     ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
     ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),

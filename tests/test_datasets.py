@@ -575,6 +575,13 @@ def test_a_damaged_cache_is_not_used(openml, tmp_path):
     assert openml.calls == []
 
 
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xfe\x00"])
+def test_checksums_that_name_no_file_are_none(tmp_path, content):
+    seal(write_mnist(tmp_path, PLAIN), PLAIN)
+    (tmp_path / SUMS).write_bytes(content)
+    assert kept_files(tmp_path) == []
+
+
 def test_the_checksums_are_those_that_sha256sum_reads(tmp_path):
     (tmp_path / "a file").write_bytes(b"abc")
     seal(tmp_path, ["a file"])

@@ -169,6 +169,11 @@ def test_an_array_file_must_be_one(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"bad\.npz: must be an intact \.npz file; got "):
         omniglot(path)
+    with zipfile.ZipFile(path, "w") as texts:
+        for name in ("images", "alphabet", "character"):
+            texts.writestr(name, "hello")
+    with pytest.raises(DataError, match=r"bad\.npz: images must be uint8 of shape"):
+        omniglot(path)
     with path.open("wb") as single:
         np.save(single, np.zeros(3))
     with pytest.raises(DataError, match=r"bad\.npz: must be an \.npz file with images, .*; got a single array"):
@@ -204,6 +209,11 @@ def test_a_zip_file_must_be_whole(zips):
     at = whole.index(b"IDAT")
     path.write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])
     with pytest.raises(DataError, match=r"images_evaluation\.zip: must be an intact \.zip file"):
+        omniglot(zips)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images_evaluation/Greek/character01/0001_01.png", png(picture(0)))
+        archive.infolist()[0].flag_bits |= 1
+    with pytest.raises(DataError, match=r"images_evaluation\.zip: must be an intact \.zip file; got .* is encrypted"):
         omniglot(zips)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README", "nothing else")

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,20 +334,27 @@ def test_a_run_that_diverges_is_told_with_the_epochs_before(tmp_path):
     assert "non-finite" in found["message"].item()
 
 
+@contextmanager
+def files_of_at_most(size):
+    """No file may grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def test_a_full_disk_ends_the_study_and_leaves_what_was_written(tmp_path):
     study = Study(**SMALL | {"seeds": [3]})
     study._claim(tmp_path, resume=False)
     before = (tmp_path / "study.json").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    # No file may grow beyond 1000 bytes: the lock may be written, a checkpoint may not.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError, match=r"last\.ckpt|best\.ckpt"):
+    # The lock may be written, a checkpoint may not; then nothing.
+    for size, name in ((1000, r"last\.ckpt|best\.ckpt"), (0, "lock")):
+        with files_of_at_most(size), pytest.raises(OSError, match=name):
             study.run(tmp_path, backend="threading", resume=True, progress=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "study.json").read_bytes() == before
     assert not list(tmp_path.glob("runs/*"))
     assert (study.run(tmp_path, backend="threading", resume=True, progress=False)["status"] == "done").all()
@@ -426,13 +434,49 @@ def test_a_folder_of_something_else_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match="must have format 1; got 99"):
         results(tmp_path)
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(DataError, match=r"study.json must be a whole JSON file of a study; it is damaged"):
+    with pytest.raises(DataError, match=r"study.json must be a whole JSON file of a study; it is damaged\.$"):
+        results(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"ppl_models": "study"}))
+    with pytest.raises(DataError, match="must have format 1; got None"):
+        results(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"ppl_models": "study", "format": 1, "version": "1"}))
+    with pytest.raises(DataError, match="study.json must be a study's, whole; it lacks study, num_parameters, floors"):
         results(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match="folder must be the name of a folder"):
         Study(**SMALL).run(tmp_path / "file")
     with pytest.raises(OptionError, match="Did you mean 'loky'"):
         Study(**SMALL).run(tmp_path / "new", backend="locky")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"status": "finished"}, "must be the record of a run; it is damaged. Remove it to redo it"),
+        ({"nll": None}, "must be the record of a run; it is damaged"),
+        ({"train_loss": [1.0, 2.0, 3.0]}, "must have 2 epochs at most; train_loss has 3. Remove it to redo it"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_a_damaged_record_is_named(changed, message, folder, tmp_path):
+    damaged = Path(shutil.copytree(folder, tmp_path / "damaged"), "runs", "vae.default.elbo.moons.3.json")
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | changed))
+    with pytest.raises(DataError, match=f"{damaged.name} {message}"):
+        results(tmp_path / "damaged")
+
+
+def test_a_folder_with_other_files_is_left_as_it_is(folder, tmp_path):
+    mine = {"work/thesis.tex": "years", "lock": "my notes"}
+    (tmp_path / "work").mkdir()
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(OptionError, match=r"must be empty or a study's; .* has no study.json, but work. Write another"):
+        Study(**SMALL).run(tmp_path, backend="threading", progress=False)
+    assert {name: (tmp_path / name).read_text() for name in mine} == mine
+    # Records without their configuration may be of other options.
+    shutil.copytree(folder / "runs", tmp_path / "records" / "runs")
+    with pytest.raises(OptionError, match="has no study.json, but runs"):
+        Study(**SMALL | {"epochs": 3}).run(tmp_path / "records", resume=True, backend="threading", progress=False)
 
 
 def test_own_data_are_known_by_their_values(tmp_path):

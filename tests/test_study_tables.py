@@ -100,6 +100,8 @@ def test_time_to_threshold_is_in_the_table(results):
     assert table.loc["mnist", "lvae"]["n_missing"] == 2
     with pytest.raises(OptionError, match="time_to_threshold needs threshold"):
         metrics_table(results, metrics=["time_to_threshold"])
+    with pytest.raises(OptionError, match="threshold must be a finite number; got nan"):
+        metrics_table(results, threshold=float("nan"))
 
 
 def test_a_number_per_run(results):
@@ -245,6 +247,12 @@ def test_every_table_in_every_format(name, results):
         assert len(re.findall("&", plain)) == columns - 1
         assert not re.search(r"[%$#_{}~^\\<>−∞±]", plain), plain
     assert [latex[i] for i in (2, 4, -2, -1)] == [r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"]
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex"])
+def test_an_unknown_confidence_is_left_empty(format, results):
+    diverged = results.assign(status=results["status"].where(results["seed"] < 0, "diverged"))
+    assert "nan" not in format_table(compare_models(diverged), format)
 
 
 def test_messages_are_escaped(results):

@@ -73,18 +73,17 @@ def kept_files(folder: Path) -> list[Path]:
     """
     if not (folder / SUMS).is_file():
         return []
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    paths = [folder / name for name in sums]
-    if not all(path.is_file() for path in paths):
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    sums = {folder / name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    if not all(path.is_file() for path in sums):
         return []
-    for path in paths:
-        if _checksum(path) != sums[path.name]:
+    for path, checksum in sums.items():
+        if _checksum(path) != checksum:
             raise DataError(
                 f"{path}: must have the SHA-256 checksum that stands in {SUMS} beside it; got another, so it has been "
                 f"damaged. Fetch it again: ppl-models data fetch {folder.name}."
             )
-    return paths
+    return list(sums)
 
 
 def _checksum(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -44,7 +43,9 @@ def read_drawings(path: Path) -> Drawings:
     """
     try:
         drawings = _read_zip(path) if path.suffix == ".zip" else _read_arrays(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as cause:
+    except DataError:
+        raise
+    except Exception as cause:  # zip, Pillow and NumPy fail in many ways: encrypted members, headers that tell nonsense
         raise DataError(f"{path}: must be an intact {path.suffix} file; got {cause}. Fetch it again.") from cause
     if len(drawings.images) < _LEAST:
         raise DataError(f"{path}: must hold at least {_LEAST} drawings; got {len(drawings.images)}.")
@@ -135,7 +136,7 @@ def _read_arrays(path: Path) -> Drawings:
                     f"{path}: must have the arrays {', '.join(_KEYS)}; got {', '.join(archive.files) or 'none'}. "
                     f"Write it with numpy.savez(path, {', '.join(f'{key}=...' for key in _KEYS)})."
                 )
-            images, alphabet, character = (archive[key] for key in _KEYS)
+            images, alphabet, character = (np.asarray(archive[key]) for key in _KEYS)  # bytes, if not NumPy's
     except DataError:
         raise
     except ValueError as cause:  # objects that would have to be unpickled, or nothing of NumPy's

@@ -29,9 +29,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         OptionError: If another process holds it.
+        OSError: If the disk is full; it names the file.
     """
     path = folder / LOCK
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("ab", buffering=0) as file:  # what does not fit on the disk is not tried again by closing it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,8 +41,11 @@ def locked(folder: Path) -> Iterator[None]:
         if before.get("host", socket.gethostname()) != socket.gethostname():
             raise OptionError(f"folder {folder} is being written by {_holder(path)}. If that has ended, remove {path}.")
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
+        try:
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        except OSError as error:
+            error.filename = os.fspath(path)
+            raise
         try:
             yield
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,6 @@ def convergence_metrics(
         for name, values in runs.metrics(skip=skip).items()
     }
     if threshold is not None:
-        if not isfinite(threshold):
-            raise OptionError(f"threshold must be a finite number; got {threshold!r}.")
         found["time_to_threshold"] = median_time(*runs.first_below(threshold), confidence=confidence) | {
             "n": len(runs),
             "n_diverged": int(runs.diverged.sum()),

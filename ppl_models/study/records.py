@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from guides.errors import DataError
+from guides.errors import DataError, choose
 from ppl_models.files import atomic_path
 from ppl_models.study.cells import Cell
+from ppl_models.study.run_metrics import STATUSES
 
 __all__ = [
     "CONFIGURATION",
@@ -75,8 +76,12 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(_words(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str], *, instead: str = "") -> dict[str, Any]:
     """Read a JSON file of ours.
+
+    Args:
+        path: The file.
+        instead: What to do if it is damaged, for the message.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -87,7 +92,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError
     except ValueError as error:  # JSON's and Unicode's are
-        raise DataError(f"{path} must be a whole JSON file of a study; it is damaged. Remove it to redo it.") from error
+        raise DataError(f"{path} must be a whole JSON file of a study; it is damaged.{instead}") from error
     return content
 
 
@@ -105,11 +110,12 @@ def read_record(folder: Path, cell: Cell) -> Record | None:
     path = record_path(folder, cell)
     if not path.exists():
         return None
-    content = read_json(path)
+    content = read_json(path, instead=" Remove it to redo it.")
     try:
         values: dict[str, Any] = {name: content[name] for name in ("status", "message", "details")}
         values |= {name: [float(each) for each in content[name]] for name in PER_EPOCH}
         values |= {name: float(content[name]) for name in PER_RUN}
+        choose("status", values["status"], STATUSES)
         return Record(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} must be the record of a run; it is damaged. Remove it to redo it.") from error

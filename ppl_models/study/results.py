@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guides.errors import DataError
 from ppl_models.study.cells import cells_of, contenders_of
-from ppl_models.study.records import CONFIGURATION, PER_EPOCH, PER_RUN, read_json, read_record
+from ppl_models.study.records import CONFIGURATION, PER_EPOCH, PER_RUN, read_json, read_record, record_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,6 +66,11 @@ def results(folder: str | os.PathLike[str]) -> xr.Dataset:
         at = (labels.index(cell.contender.label), datasets.index(cell.dataset), seeds.index(cell.seed))
         for name in PER_EPOCH:
             values = getattr(record, name)
+            if len(values) > study["epochs"]:
+                raise DataError(
+                    f"{record_path(folder, cell)} must have {study['epochs']} epochs at most; {name} has {len(values)}."
+                    " Remove it to redo it."
+                )
             variables[name][at][: len(values)] = values
         for name in (*PER_RUN, *_WORDS):
             variables[name][at] = getattr(record, name)
@@ -106,9 +111,12 @@ def read_configuration(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} must be the folder of a study; it has no {CONFIGURATION}.") from error
     if whole.get("ppl_models") != "study":
         raise DataError(f"{folder / CONFIGURATION} must be written by ppl-models; it is something else.")
-    if whole["format"] != FORMAT:
+    if whole.get("format") != FORMAT:
         raise DataError(
-            f"{folder / CONFIGURATION} must have format {FORMAT}; got {whole['format']}, written by ppl-models "
-            f"{whole['version']}. Read it with that one."
+            f"{folder / CONFIGURATION} must have format {FORMAT}; got {whole.get('format')}, written by ppl-models "
+            f"{whole.get('version')}. Read it with that one."
         )
+    missing = [name for name in ("version", "study", "num_parameters", "floors") if name not in whole]
+    if missing:
+        raise DataError(f"{folder / CONFIGURATION} must be a study's, whole; it lacks {', '.join(missing)}.")
     return whole

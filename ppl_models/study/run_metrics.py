@@ -123,7 +123,12 @@ class Runs:
 
         Args:
             threshold: The loss to get below.
+
+        Raises:
+            OptionError: If that is not finite.
         """
+        if not np.isfinite(threshold):
+            raise OptionError(f"threshold must be a finite number; got {threshold!r}.")
         below = self.losses < threshold
         reached: NDArray[np.bool_] = np.any(below, axis=1)
         watched = np.where(self.diverged, self.losses.shape[1], self.ended)

@@ -22,7 +22,7 @@ from ppl_models.objectives import KLWeights
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job
-from ppl_models.study.lock import locked
+from ppl_models.study.lock import LOCK, locked
 from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, Pair, build_pair, count_parameters
 from ppl_models.study.progress import StudyProgress, read_progress, write_progress
 from ppl_models.study.records import CONFIGURATION, Record, read_record, record_path, write_json, write_record
@@ -173,7 +173,7 @@ class Study:
         their last epoch, with the same result. A run that fails is recorded, and the others go on.
 
         Args:
-            folder: Where the records are written.
+            folder: Where the records are written: empty, or not there, when the study begins.
             jobs: How many runs at a time, on one thread each.
             backend: ``"loky"``: processes of this machine. ``"ray"``: Ray, on one machine or many. ``"threading"``:
                 this process, where they take turns. The numbers are the same.
@@ -182,8 +182,8 @@ class Study:
             progress: Whether to show progress bars.
 
         Raises:
-            OptionError: If an option is wrong, or the folder holds another study, is of another version, holds this
-                study while ``resume`` is not given, or is being written to.
+            OptionError: If an option is wrong, or the folder holds another study or other files, is of another version,
+                holds this study while ``resume`` is not given, or is being written to.
             DataError: If the files of a dataset cannot be had.
             OSError: If a file cannot be written; those written before stay whole.
         """
@@ -195,6 +195,7 @@ class Study:
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"folder must be the name of a folder; {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
+        _see_whose(folder)
         with locked(folder):
             self._claim(folder, resume=resume)
             left = [cell for cell in self.cells if self._is_left(folder, cell, retry)]
@@ -253,7 +254,10 @@ class Study:
             write_json(folder / CONFIGURATION, content)
             return
         if not resume:
-            raise OptionError(f"folder {folder} holds a study already. Write resume=True to go on, or another folder.")
+            raise OptionError(
+                f"folder {folder} holds a study already. Write resume=True (--resume on the command line) to go on, or "
+                "another folder."
+            )
         before = read_configuration(folder)
         if before["version"] != package_version():
             raise OptionError(
@@ -314,6 +318,16 @@ def _do(job: Job, work: Path) -> Record:
 def _work_folder(folder: Path, cell: Cell) -> Path:
     """Where a run keeps its checkpoints while it is under way."""
     return folder.absolute() / "work" / cell.name
+
+
+def _see_whose(folder: Path) -> None:
+    """See that a folder without a study has nothing else: a study clears up in its own, and believes its records."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {LOCK}
+    if names and CONFIGURATION not in names:
+        raise OptionError(
+            f"folder must be empty or a study's; {folder} has no {CONFIGURATION}, but {', '.join(sorted(names)[:3])}. "
+            "Write another folder."
+        )
 
 
 def _names(option: str, given: Iterable[str], what: str, allowed: Iterable[str]) -> list[str]:

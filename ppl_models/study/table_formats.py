@@ -195,7 +195,7 @@ def _cell(name: str, value: Any, digits: int) -> str:
     if name == "seed":
         return str(value)
     if name == "confidence":
-        return f"{100 * value:.1f} %"
+        return "" if math.isnan(value) else f"{100 * value:.1f} %"
     if name in ("p", "p_holm", "smallest_p"):
         return "" if math.isnan(value) else f"{value:.2g}"
     if name == "seconds":
