@@ -16,7 +16,7 @@ from guides.errors import OptionError
 __all__ = ["LOCK", "locked"]
 
 #: The file of the lock.
-LOCK = "lock"
+LOCK = ".lock"
 
 
 @contextmanager

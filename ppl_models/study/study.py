@@ -22,7 +22,7 @@ from ppl_models.objectives import KLWeights
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job
-from ppl_models.study.lock import LOCK, locked
+from ppl_models.study.lock import locked
 from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, Pair, build_pair, count_parameters
 from ppl_models.study.progress import StudyProgress, read_progress, write_progress
 from ppl_models.study.records import CONFIGURATION, Record, read_record, record_path, write_json, write_record
@@ -123,7 +123,8 @@ class Study:
                 raise OptionError(f"{option} must not be given with data of your own; got {size}. Cut the data.")
             if size is not None:
                 whole_number(option, size, least=1)
-        seeded_generator(data_seed)
+        whole_number("data_seed", data_seed, least=0)
+        seeded_generator(data_seed)  # which has an upper limit, too
         names = {name: self._data.get(name) for name in _names("datasets", datasets, "dataset", self._data or DATASETS)}
         #: All that decides the results, as plain data.
         self.configuration: dict[str, Any] = {
@@ -322,7 +323,7 @@ def _work_folder(folder: Path, cell: Cell) -> Path:
 
 def _see_whose(folder: Path) -> None:
     """See that a folder without a study has nothing else: a study clears up in its own, and believes its records."""
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {LOCK}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if names and CONFIGURATION not in names:
         raise OptionError(
             f"folder must be empty or a study's; {folder} has no {CONFIGURATION}, but {', '.join(sorted(names)[:3])}. "

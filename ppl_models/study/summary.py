@@ -112,7 +112,7 @@ def _counts(results: xr.Dataset) -> Statement:
     total = int(counts.sum())
     bad = [f"{number_of[each]} {each}" for each in ("diverged", "crashed", "missing") if number_of.get(each)]
     if not bad:
-        return Statement("", "pass", f"All {total} runs are done.")
+        return Statement("", "pass", f"All {total} runs are done." if total > 1 else "The one run is done.")
     return Statement("", "doubtful", f"Of {total} runs, {number_of.get('done', 0)} are done, {_listed(bad)}.")
 
 
