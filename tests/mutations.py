@@ -935,6 +935,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/check_command.py", "(Exception, SystemExit)", "Exception", CHECK_COMMAND),
     ("ppl_models/check_command.py", "io.StringIO() if as_json else sys.stdout", "sys.stdout", CHECK_COMMAND),
     ("ppl_models/cli.py", "check_command.WRONG if", "_WRONG if", CHECK_COMMAND),
+    ("ppl_models/cli.py", "if _is_interrupt(error)", "if False", "tests/test_cli.py"),
     ("ppl_models/run_folder.py", "        load(fits[0], self.model, self.guide)\n", "", CHECK_COMMAND),
     ("docs/api/reference.md", "automodule:: ppl_models.reference", "automodule:: ppl_models.training", DOCS),
     ("docs/numbers.md", "| `toy` |", "| `toys` |", DOCS),
