@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guides.errors import choose
+from guides.errors import OptionError, choose
 from guides.latent_space import LatentSpace
 from guides.sequential import SequentialGuide, Steps
 
@@ -54,11 +54,14 @@ class LadderGuide(SequentialGuide):
         model: A :class:`~ppl_models.LadderVAE`.
         encoder: Module from data to ``(B, 2 (L_1 + ... + L_n))``: for each level, from the bottom up, L means and L
             log-variances. By default a chain of rungs like the model's, one on the features of the other.
+        features: ``"own"``: each level is read from the features of its own rung of that chain, as in the paper.
+            ``"last"``: all are read from the last, so that the whole chain speaks of the lowest latents too; the widths
+            in ``hidden`` must be equal, and the number of parameters stays the same.
         merge: ``"separate"``: what comes down has rungs of its own, as in the study. ``"prior"``: it is the model's
             :math:`p(z_i \mid z_{i+1})`, as in the paper.
 
     Raises:
-        OptionError: If ``merge`` is unknown.
+        OptionError: If ``features`` or ``merge`` is unknown, or ``"last"`` given with widths that differ or an encoder.
         TypeError: If the model is no ladder.
         DataError: On setup, if the encoder's output has another width.
 
@@ -76,13 +79,18 @@ class LadderGuide(SequentialGuide):
         eqs. 4-6 and 12-14. Departures: see :class:`~ppl_models.LadderVAE`.
     """
 
-    def __init__(self, model: LadderVAE, *, encoder: nn.Module | None = None, merge: str = "separate") -> None:
+    def __init__(
+        self, model: LadderVAE, *, encoder: nn.Module | None = None, features: str = "own", merge: str = "separate"
+    ) -> None:
         if not hasattr(model, "new_rung"):
             raise TypeError(
                 f"model must be a LadderVAE; got {type(model).__name__}. For other models write MeanFieldGuide(model, "
                 "encoder=...)."
             )
-        super().__init__(model, encoder=_BottomUp(model) if encoder is None else encoder)
+        self.features = choose("features", features, ["own", "last"])
+        if encoder is not None and features == "last":
+            raise OptionError("features must be 'own' with an encoder, which decides what each level is read from.")
+        super().__init__(model, encoder=_BottomUp(model, features) if encoder is None else encoder)
         self.merge = choose("merge", merge, ["separate", "prior"])
         self.latent_dims = model.latent_dims
         separate = enumerate(self.latent_dims[1:]) if merge == "separate" else ()
@@ -107,20 +115,26 @@ class LadderGuide(SequentialGuide):
             z = yield mean, 0.5 * log_variance
 
     def describe(self) -> str:
-        return f"merge={self.merge!r}"
+        return f"features={self.features!r}, merge={self.merge!r}"
 
 
 class _BottomUp(nn.Module):
     """A chain of rungs from a datum upwards, and what each says of the latents of its level."""
 
-    def __init__(self, model: LadderVAE) -> None:
+    def __init__(self, model: LadderVAE, features: str) -> None:
         super().__init__()
+        self.last = features == "last"
+        if self.last and len(set(model.hidden)) > 1:
+            raise OptionError(f"features must be 'own' with widths that differ; got 'last' and hidden={model.hidden}.")
         inputs = [torch.Size(model.event_shape).numel(), *model.hidden[:-1]]
         self.rungs = nn.ModuleList(model.new_rung(level, size) for level, size in enumerate(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, numbers = x.flatten(1), []
+        hidden = [x.flatten(1)]
         for rung in self.rungs:
-            hidden, mean, log_variance = rung(hidden)
-            numbers += [mean, log_variance]
+            hidden.append(rung.features(hidden[-1]))  # type: ignore[operator]
+        seen = [hidden[-1]] * len(self.rungs) if self.last else hidden[1:]
+        numbers = []
+        for rung, each in zip(self.rungs, seen, strict=True):
+            numbers += [rung.mean(each), rung.log_variance(each)]  # type: ignore[operator]
         return torch.cat(numbers, -1)

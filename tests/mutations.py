@@ -402,6 +402,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/grey_levels.py", "-torch.expm1(-2 * half * precision)", "2 * half * precision", LIKELIHOODS),
     ("ppl_models/grey_levels.py", "(value * (self.levels - 1)).round()", "(value * self.levels).floor()", LIKELIHOODS),
     # Ladders.
+    ("guides/ladder.py", "if self.last else", "if False else", LADDER),
     ("guides/ladder.py", "(log_other - log_variance).sigmoid()", "(log_variance - log_other).sigmoid()", LADDER),
     ("guides/ladder.py", "log_variance + F.logsigmoid(log_other", "log_variance - F.logsigmoid(log_other", LADDER),
     ("guides/ladder.py", "rungs[level](z)", "rungs[level](mean)", LADDER),

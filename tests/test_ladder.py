@@ -130,6 +130,17 @@ def test_every_level_of_the_encoder_and_of_the_merge_reaches_the_reconstruction(
         assert head.weight.grad.abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("features", ["own", "last"])
+def test_what_the_levels_are_read_from(features):
+    ladder = LadderVAE((3,), latent_dims=(2, 1, 2), hidden=(5, 5, 5), likelihood="normal")
+    guide = LadderGuide(ladder, features=features).setup(X)
+    lowest = guide.encoder(X)[:, : 2 * ladder.latent_dims[0]]
+    lowest.sum().backward()
+    reached = [bool(rung.features[0].weight.grad.any()) for rung in guide.encoder.rungs]
+    assert reached == [True, features == "last", features == "last"]
+    assert f"features={features!r}" in repr(guide)
+
+
 def test_the_model_s_own_rungs_are_judged_at_the_guide_s_draws():
     ladder = small()
     guide = LadderGuide(ladder).setup(X)
@@ -184,6 +195,7 @@ def test_the_study_s_parameter_counts(normalisation):
     guide = LadderGuide(toy).setup(torch.zeros(2, 2))
     assert (count(guide.encoder), count(guide.rungs, toy.rungs), count(toy.decoder)) == (37_272, 7_712, 34_180)
     assert count(toy, guide) == 79_164
+    assert count(toy, LadderGuide(toy, features="last").setup(torch.zeros(2, 2))) == 79_164
 
 
 def test_a_merge_with_the_prior_has_no_networks_of_its_own():
@@ -315,6 +327,12 @@ def test_what_is_no_ladder_is_refused():
         LadderGuide(vae)
     with pytest.raises(OptionError, match="merge must be one of 'separate', 'prior'; got 'shared'"):
         LadderGuide(small(), merge="shared")
+    with pytest.raises(OptionError, match="features must be one of 'own', 'last'; got 'all'"):
+        LadderGuide(small(), features="all")
+    with pytest.raises(OptionError, match=r"features must be 'own' with widths that differ; got 'last' and hidden=\("):
+        LadderGuide(small(), features="last")
+    with pytest.raises(OptionError, match="features must be 'own' with an encoder"):
+        LadderGuide(small(), encoder=nn.Linear(3, 10), features="last")
     with pytest.raises(DataError, match="encoder must return 10 numbers per datum, for LadderGuide over the 5 latent"):
         LadderGuide(small(), encoder=nn.Linear(3, 9)).setup(X)
     with pytest.raises(TypeError, match="decoder must be a torch.nn.Module; got function"):
