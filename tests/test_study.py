@@ -479,6 +479,16 @@ def test_a_folder_with_other_files_is_left_as_it_is(folder, tmp_path):
         Study(**SMALL | {"epochs": 3}).run(tmp_path / "records", resume=True, backend="threading", progress=False)
 
 
+def test_a_study_whose_data_cannot_be_had_has_not_begun(tmp_path, monkeypatch):
+    def missing(*_):
+        raise DataError("no such images")
+
+    monkeypatch.setattr("ppl_models.study.study.load_data", missing)
+    with pytest.raises(DataError, match="no such images"):
+        Study(**SMALL | {"models": ["vae"], "datasets": ["mnist"]}).run(tmp_path, progress=False)
+    Study(**SMALL | {"models": ["vae"], "seeds": [1]}).run(tmp_path, backend="threading", progress=False)
+
+
 def test_own_data_are_known_by_their_values(tmp_path):
     def study(shift):
         parts = dict(zip(("train", "validation", "test"), torch.randn(3, 40, 2) + shift, strict=True))

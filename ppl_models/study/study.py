@@ -198,11 +198,15 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         _see_whose(folder)
         with locked(folder):
+            begun = (folder / CONFIGURATION).exists()
+            if not begun:  # while the folder may still be another study's
+                self._fetch(set(self.configuration["datasets"]))
             self._claim(folder, resume=resume)
             left = [cell for cell in self.cells if self._is_left(folder, cell, retry)]
             done = len(self.cells) - len(left)
             shown = StudyProgress(len(self.cells), done, self.configuration["epochs"]) if progress else nullcontext()
-            self._fetch({cell.dataset for cell in left})
+            if begun:
+                self._fetch({cell.dataset for cell in left})
             if left:
                 engine = start_engine(backend, min(jobs, len(left)))
                 try:
