@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -65,6 +66,8 @@ class LokyEngine(Engine):
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
+        # loky replaces a process whose memory has grown, between two tasks; that costs a start, and loses nothing.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given", category=UserWarning)
         self._idle: list[Any] = []
         self._busy: dict[Future[Any], tuple[Any, list[Any]]] = {}
 
