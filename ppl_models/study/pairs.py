@@ -240,7 +240,8 @@ def build_pair(
     """Make a model of the study and a guide of it, the guide set up.
 
     Sizes are the published ones; what was wrong in the published networks is put right: log-variances may be any
-    numbers, means of points are linear, and what flows down a ladder is the guide's draw.
+    numbers, means of points are linear, and what flows down a ladder is the guide's draw. Our own departure: all levels
+    of a ladder of points are read from the encoder's last features.
 
     Args:
         name: A name in ``PAIRS``.
