@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from guides import Guide
+from ppl_models.datasets.seeded import derived_seed
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
 from ppl_models.objectives import ELBO, log_weights
 from ppl_models.reproductions.gaussian.data import model_at
@@ -153,10 +154,10 @@ def elbo_of(
         guide: Its guide.
         data: The data.
         draws: Of the guide.
-        seed: Fixes them.
+        seed: Fixes them; they are others than those of a fit with this seed, which a flexible guide knows by heart.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derived_seed(seed, "elbo"))
         parts = [min(1000, draws - done) for done in range(0, draws, 1000)]
         values = torch.cat([log_weights(model, guide, data, num_particles=each).values for each in parts])
     return values.mean().item(), values.std().item() / math.sqrt(draws)
@@ -168,7 +169,7 @@ def location_of(
 ) -> Tensor:
     r"""Estimate :math:`\Delta + E_q z`, ``(d,)``: exactly where the guide is normal, else by so many draws."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derived_seed(seed, "location"))
         means = guide.posterior_mean(data, num_samples=draws)
     return means["location"] if model.centred else model.offset + means["z"]
 
