@@ -15,7 +15,7 @@ from ppl_models.datasets.seeded import derived_seed
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
 from ppl_models.objectives import ELBO, log_weights
 from ppl_models.reproductions.gaussian.data import model_at
-from ppl_models.reproductions.gaussian.methods import Method
+from ppl_models.reproductions.gaussian.methods import ROUNDS, Method
 from ppl_models.training import fit
 
 __all__ = ["Curve", "Fitted", "elbo_of", "fit_method", "location_of", "measure"]
@@ -104,7 +104,7 @@ def fit_method(
         DivergedError: If too many steps are not finite.
     """
     model = method.start(setting, len(data.mean))
-    rounds = [max(1, round(steps * each.steps)) for each in method.rounds_of(setting)]
+    rounds = [max(1, round(steps * each.steps)) for each in ROUNDS[setting]]
     every = max(1, sum(rounds) // POINTS)
     curve = Curve(model, model.maximum_likelihood(data), every)
 
@@ -120,7 +120,7 @@ def fit_method(
 
     losses: list[float] = []
     seconds, skipped = 0.0, 0
-    for count, each in zip(rounds, method.rounds_of(setting), strict=True):
+    for count, each in zip(rounds, ROUNDS[setting], strict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             guide = method.make(setting, model, data)

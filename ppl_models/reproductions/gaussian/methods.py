@@ -11,7 +11,7 @@ from guides import Guide, HamiltonianGuide, IAFGuide, MeanFieldGuide, PlanarGuid
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
 from ppl_models.reproductions.gaussian.closed_forms import planar_gap, volume_gap
 
-__all__ = ["LEARNED", "METHODS", "SETTINGS", "STANDARD", "Method", "Round"]
+__all__ = ["LEARNED", "METHODS", "ROUNDS", "SETTINGS", "STANDARD", "Method", "Round"]
 
 #: With the study's base and latent: N(0, I), not learned, for z. And with a learned base, whitened, for z + Delta.
 STANDARD, LEARNED = SETTINGS = ("as published", "put right")
@@ -30,6 +30,15 @@ class Round:
     lr: float
 
 
+#: How all methods are fitted, by setting. Before each round the guide is made anew, and with a learned base the latent
+#: is whitened where the model is then: in the units of a start far off, trajectories blow up and flows learn what does
+#: not last.
+ROUNDS = {
+    STANDARD: (Round(1000, 0.05),),
+    LEARNED: (Round(200, 0.1), Round(200, 0.03), Round(200, 0.01), Round(300, 1e-3)),
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the study's tables.
@@ -40,9 +49,6 @@ class Method:
         options: Of the guide.
         standard: Further ones, with the study's base.
         hidden: Whether the guide has a hidden layer, of d + 100 units as the study's.
-        rounds: How it is fitted with a learned base; before each the guide is made anew, and the latent whitened where
-            the model is then: in the units of a start far off, trajectories blow up and flows learn what does not last.
-        standard_rounds: How with the study's.
     """
 
     name: str
@@ -50,8 +56,6 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     standard: dict[str, Any] = field(default_factory=dict)
     hidden: bool = False
-    rounds: tuple[Round, ...] = (Round(200, 0.1), Round(200, 0.03), Round(200, 0.01), Round(300, 1e-3))
-    standard_rounds: tuple[Round, ...] = (Round(1000, 0.05),)
 
     def start(self, setting: str, dim: int) -> OffsetGaussian:
         """Make the model where the study started it: offsets 0, log scales 3; in float64."""
@@ -76,10 +80,6 @@ class Method:
         if self.guide is HamiltonianGuide:
             return volume_gap(scale, count)
         return planar_gap(scale, count, layers=self.options["num_layers"])
-
-    def rounds_of(self, setting: str) -> tuple[Round, ...]:
-        """How it is fitted."""
-        return self.rounds if setting == LEARNED else self.standard_rounds
 
 
 # The study's first steps, 0.005, are unstable for ten of them by the time the scales are small: the narrowest posterior
