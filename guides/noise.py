@@ -210,7 +210,8 @@ def standard_normal(
     part = tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
 
     def draw() -> Tensor:
-        return torch.randn(whole, dtype=dtype, device=device)[part]
+        wide = torch.promote_types(dtype, torch.float32)  # half precision has single precision's noise, rounded
+        return torch.randn(whole, dtype=wide, device=device)[part].to(dtype)
 
     tapes = [handler for handler in _PYRO_STACK if isinstance(handler, NoiseTape)]
     return tapes[-1].take(draw, plates) if tapes else draw()

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from guides import Guide, HamiltonianGuide, MeanFieldGuide
 from guides.errors import OptionError, choose, whole_number
 from ppl_models.datasets import ImageData, binarise, digits, mnist
-from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.diagnostics import importance_nll, to_arviz
 from ppl_models.figures import reconstructions, samples, training_curves
 from ppl_models.files import atomic_path
 from ppl_models.labels import contain, package_version
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, Objective
+from ppl_models.seeds import seeded_generator
 from ppl_models.training import FitResult, fit
 from ppl_models.vae import VAE
 

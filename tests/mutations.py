@@ -494,6 +494,13 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/training/fit.py", "stack.enter_context(torch.random.fork_rng())\n            torch", "torch", FIT),
     ("ppl_models/training/fit.py", "            if not gradient.is_finite:\n", "            if False:\n", FIT),
     ("ppl_models/training/fit.py", "torch.manual_seed(0)\n        return", "return", FIT),
+    ("ppl_models/training/fit.py", 'torch.manual_seed(derived_seed(seed, "training"))', "torch.manual_seed(seed)", FIT),
+    (
+        "ppl_models/training/training_module.py",
+        'torch.manual_seed(derived_seed(self.settings["seed"], "training"))',
+        'torch.manual_seed(self.settings["seed"])',
+        FIT,
+    ),
     ("ppl_models/training/batches.py", "generator=generator).split", "generator=None).split", FIT),
     (
         "ppl_models/training/batches.py",
@@ -557,7 +564,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/datasets/omniglot.py", "if len(part.images) != count:", "if False:", OMNIGLOT),
     ("ppl_models/datasets/download.py", "if got != checksum:", "if False:", OMNIGLOT),
     (
-        "ppl_models/datasets/seeded.py",
+        "ppl_models/seeds.py",
         "repr((_checked(seed), *purpose))",
         "repr((_checked(seed), *purpose[:1]))",
         DATASETS,
@@ -593,6 +600,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
     ("guides/rescoring.py", "detach(law).log_prob", "law.log_prob", ESTIMATORS),
     ("guides/rescoring.py", "    value.register_hook(weigh)\n", "    pass\n", ESTIMATORS),
+    ("guides/noise.py", "torch.promote_types(dtype, torch.float32)", "dtype", TRAIN),
     ("guides/noise.py", "starts[dim] + share.start", "share.start", ESTIMATORS),
     ("guides/log_density.py", 'else active_rows(msg["name"])', "else None", OBJECTIVES),
     (
@@ -753,7 +761,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/training/training_module.py", "= math.isfinite(gradient.loss) and", "=", TRAIN),
     ("ppl_models/training/training_module.py", "(self._rows * len(sizes) / sum(sizes))", "1", TRAIN),
     ("ppl_models/training/training_module.py", "start = sum(sizes[: self.global_rank])", "start = 0", TRAIN),
-    ("ppl_models/training/training_module.py", '        torch.manual_seed(self.settings["seed"])\n', "", TRAIN),
+    (
+        "ppl_models/training/training_module.py",
+        '        torch.manual_seed(derived_seed(self.settings["seed"], "training"))\n',
+        "",
+        TRAIN,
+    ),
     (
         "ppl_models/training/training_module.py",
         'self._restored["random_state"], self.device',

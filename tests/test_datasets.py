@@ -37,9 +37,9 @@ from ppl_models.datasets import (
 )
 from ppl_models.datasets.cache import SUMS, kept_files, seal
 from ppl_models.datasets.idx import IDX_FILES, write_idx
-from ppl_models.datasets.seeded import derived_seed
 from ppl_models.datasets.toy import ENTROPIES
 from ppl_models.files import atomic_path
+from ppl_models.seeds import derived_seed
 
 ROOT = Path(__file__).parents[1]
 REAL_MNIST = ROOT.parent / "shared" / "data" / "mnist"

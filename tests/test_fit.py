@@ -27,7 +27,7 @@ from ppl_models import VAE, OffsetGaussian
 from ppl_models.datasets import binarise
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE
-from ppl_models.training import fit
+from ppl_models.training import fit, train
 from ppl_models.training.batches import minibatches
 from ppl_models.training.schedules import SCHEDULES
 
@@ -75,6 +75,29 @@ def test_same_seed_same_fit_and_the_global_state_stays(x):
     torch.rand(3)
     assert (fitted(x, batch_size=30)[2].history["loss"] == first).all()
     assert (fitted(x, batch_size=30, seed=1)[2].history["loss"] != first).any()
+
+
+@pytest.mark.parametrize("learn", [fit, functools.partial(train, epochs=3, batch_size=20)])
+def test_training_draws_other_noise_than_its_judges_by_the_same_seed(learn, x):
+    # What a flexible guide has learned by heart would put its ELBO above the evidence.
+    drawn = []
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(2))
+        drawn.append(pyro.sample("z", dist.Normal(loc, 1.0).to_event(1)).detach())
+
+    options = {"steps": 30} if learn is fit else {}
+    learn(model, guide, x, lr=1e-12, seed=7, progress=False, **options)
+    pyro.clear_param_store()
+    torch.manual_seed(7)
+    judges = torch.stack([torch.randn(2) for _ in range(100)])
+    assert len(drawn) >= 30
+    assert (torch.stack(drawn)[:, None] - judges).abs().min() > 1e-7
 
 
 def test_validation_does_not_change_training(x):

@@ -165,7 +165,7 @@ def test_precision_and_compiling_change_little(monkeypatch):
         plain = quiet(model, guide, GREY.round().float(), epochs=1)
     finally:
         torch.set_default_dtype(torch.float64)
-    assert mixed.records[-1]["loss"] == pytest.approx(plain.records[-1]["loss"], rel=0.02)
+    assert mixed.records[-1]["loss"] == pytest.approx(plain.records[-1]["loss"], rel=0.005)  # the noise is the same
     assert mixed.records[-1]["loss"] != plain.records[-1]["loss"]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guides.errors import OptionError, whole_number
 from ppl_models.datasets.binarise import binarise
-from ppl_models.datasets.seeded import derived_seed, seeded_generator
+from ppl_models.seeds import derived_seed, seeded_generator
 
 __all__ = ["Batches"]
 

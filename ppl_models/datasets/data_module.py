@@ -11,8 +11,8 @@ from ppl_models.datasets.batches import Batches
 from ppl_models.datasets.binarise import binarise
 from ppl_models.datasets.image_data import ImageData
 from ppl_models.datasets.registry import load
-from ppl_models.datasets.seeded import derived_seed, seeded_generator
 from ppl_models.datasets.toy_data import ToyData
+from ppl_models.seeds import derived_seed, seeded_generator
 
 __all__ = ["DataModule"]
 

@@ -6,7 +6,7 @@ import torch
 
 from ppl_models.datasets.binarise import binarise
 from ppl_models.datasets.image_data import ImageData
-from ppl_models.datasets.seeded import seeded_generator
+from ppl_models.seeds import seeded_generator
 
 __all__ = ["digits"]
 

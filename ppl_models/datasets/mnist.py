@@ -16,7 +16,7 @@ from ppl_models.datasets.cache import cache_folder, kept_files, seal, unseal
 from ppl_models.datasets.idx_folder import VALIDATION_SHARE, RawImages, read_idx_folder, write_idx_folder
 from ppl_models.datasets.image_data import ImageData
 from ppl_models.datasets.openml import download_openml
-from ppl_models.datasets.seeded import seeded_generator
+from ppl_models.seeds import seeded_generator
 
 __all__ = ["fashion_mnist", "fetch_fashion_mnist", "fetch_mnist", "mnist", "mnist_files"]
 

@@ -15,7 +15,7 @@ from ppl_models.datasets.cache import cache_folder, kept_files, seal, unseal
 from ppl_models.datasets.download import download
 from ppl_models.datasets.drawings import Drawings, read_drawings, write_drawings
 from ppl_models.datasets.image_data import ImageData
-from ppl_models.datasets.seeded import seeded_generator
+from ppl_models.seeds import seeded_generator
 
 __all__ = ["fetch_omniglot", "omniglot"]
 

@@ -8,9 +8,9 @@ from typing import final
 from torch import Tensor
 
 from guides.errors import DataError, choose, whole_number
-from ppl_models.datasets.seeded import derived_seed
 from ppl_models.datasets.toy.density import ToyDensity
 from ppl_models.datasets.toy.sets import TOY_DENSITIES
+from ppl_models.seeds import derived_seed
 
 __all__ = ["ToyData", "toy_data"]
 

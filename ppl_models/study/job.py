@@ -18,10 +18,10 @@ from torch import nn
 
 from guides.errors import DivergedError
 from ppl_models.datasets import DATASETS, ImageData, ToyData, binarise, load
-from ppl_models.datasets.seeded import derived_seed
 from ppl_models.diagnostics import importance_nll
 from ppl_models.files import OF_THE_DISK
 from ppl_models.objectives import ELBO, KLWeights
+from ppl_models.seeds import derived_seed
 from ppl_models.study.cells import Cell
 from ppl_models.study.pairs import OBJECTIVES, PAIRS, Pair, Training, build_pair, kind_of
 from ppl_models.study.records import Record

@@ -16,9 +16,9 @@ import torch
 
 from guides.errors import OptionError, PplError, choose, positive, whole_number
 from ppl_models.datasets import DATASETS, ImageData, ToyData
-from ppl_models.datasets.seeded import seeded_generator
 from ppl_models.labels import package_version
 from ppl_models.objectives import KLWeights
+from ppl_models.seeds import seeded_generator
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from guides.errors import ModelError, positive, whole_number
 from guides.plates import Minibatch
 from ppl_models.objectives import ELBO, Objective
+from ppl_models.seeds import derived_seed, seeded_generator
 from ppl_models.training.averaging import TailAverage
 from ppl_models.training.batches import Transform, check_batch_size, check_finite, minibatches, num_rows
 from ppl_models.training.compile import Compile, CompiledObjective
@@ -95,7 +96,8 @@ def fit(
         compile: Whether to compile the step into one graph (see :class:`~ppl_models.training.CompiledObjective`), the
             update too if ``optim`` is ``torch.optim.Adam``. It takes seconds to minutes, and pays where steps are many
             and small. ``"auto"``: where the model can be traced; it runs eagerly, with a warning, where it cannot.
-        seed: Fixes the noise, the order of the data and ``transform``; the global generator is left as it was.
+        seed: Fixes the noise, the order of the data and ``transform``; the global generator is left as it was. What is
+            drawn elsewhere by the same seed, to judge the fit for example, is unrelated.
         progress: Whether to show a progress bar.
         description: What stands beside the bar.
 
@@ -135,7 +137,7 @@ def fit(
         validation = None if validation is None else (model.summarise(*validation),)
     if batch_size is not None:
         check_batch_size(args, batch_size)
-    order = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
+    order = seeded_generator(int(torch.randint(2**31, ())) if seed is None else derived_seed(seed, "order"))
     batches = minibatches(args, batch_size, transform, order)
     objective = ELBO() if objective is None else objective
     if validate_every is None:
@@ -147,7 +149,7 @@ def fit(
     with ExitStack() as stack:
         if seed is not None:
             stack.enter_context(torch.random.fork_rng())
-            torch.manual_seed(seed)
+            torch.manual_seed(derived_seed(seed, "training"))
         minibatch = None if batch_size is None else Minibatch(num_rows(args))
         scaled: AbstractContextManager[Any] = nullcontext() if minibatch is None else minibatch
         objective.set_progress(step=0, epoch=0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from guides import Guide
 from guides.errors import OptionError, choose, whole_number
 from ppl_models.objectives import ELBO, Objective
+from ppl_models.seeds import derived_seed
 from ppl_models.training.batches import Transform
 from ppl_models.training.compile import Compile
 from ppl_models.training.interrupts import Interrupted, Signals
@@ -145,7 +146,7 @@ def train(
         num_nodes: As in Lightning: how many machines.
         precision: As in Lightning, for example ``"bf16-mixed"``; that of the parameters if not given.
         trainer: Further options of ``pytorch_lightning.Trainer``.
-        seed: Fixes noise, order and ``transform``; the global generator is left as it was.
+        seed: As in ``fit``.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -251,7 +252,7 @@ def train(
     device = _device_of(model, guide)
     with _quiet_lightning(), ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
-        torch.manual_seed(order)
+        torch.manual_seed(derived_seed(order, "training"))
         loop = Trainer(
             **{"num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 1} | options,
             max_epochs=epochs,

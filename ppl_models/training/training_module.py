@@ -19,6 +19,7 @@ from guides.errors import ModelError, OptionError
 from guides.noise import Share
 from guides.plates import Minibatch
 from ppl_models.objectives import Objective, ObjectiveModule
+from ppl_models.seeds import derived_seed
 from ppl_models.training.batched_data import BatchedData
 from ppl_models.training.batches import check_finite
 from ppl_models.training.compile import Compile, CompiledObjective
@@ -127,7 +128,7 @@ class TrainingModule(LightningModule):
 
     def on_train_start(self) -> None:
         # What was drawn to find the parameters depends on the size of a batch.
-        torch.manual_seed(self.settings["seed"])
+        torch.manual_seed(derived_seed(self.settings["seed"], "training"))
         if self._restored is not None:
             set_noise_state(self._restored["random_state"], self.device)
             if self.learning_rate.scheduler is not None:

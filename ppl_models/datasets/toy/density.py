@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guides.errors import DataError, OptionError, whole_number
-from ppl_models.datasets.seeded import seeded_generator
+from ppl_models.seeds import seeded_generator
 
 __all__ = ["ToyDensity"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from guides import Guide
-from ppl_models.datasets.seeded import derived_seed
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
 from ppl_models.objectives import ELBO, log_weights
 from ppl_models.reproductions.gaussian.data import model_at
 from ppl_models.reproductions.gaussian.methods import ROUNDS, Method
+from ppl_models.seeds import derived_seed
 from ppl_models.training import fit
 
 __all__ = ["Curve", "Fitted", "elbo_of", "fit_method", "location_of", "measure"]
@@ -120,7 +120,7 @@ def fit_method(
 
     losses: list[float] = []
     seconds, skipped = 0.0, 0
-    for count, each in zip(rounds, ROUNDS[setting], strict=True):
+    for number, (count, each) in enumerate(zip(rounds, ROUNDS[setting], strict=True)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             guide = method.make(setting, model, data)
@@ -133,7 +133,7 @@ def fit_method(
             lr=each.lr,
             schedule="cosine",
             steps=count,
-            seed=seed,
+            seed=derived_seed(seed, "round", number),
             progress=progress,
             description=f"{method.name}, {setting}",
         )
@@ -154,10 +154,10 @@ def elbo_of(
         guide: Its guide.
         data: The data.
         draws: Of the guide.
-        seed: Fixes them; they are others than those of a fit with this seed, which a flexible guide knows by heart.
+        seed: Fixes them.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "elbo"))
+        torch.manual_seed(seed)
         parts = [min(1000, draws - done) for done in range(0, draws, 1000)]
         values = torch.cat([log_weights(model, guide, data, num_particles=each).values for each in parts])
     return values.mean().item(), values.std().item() / math.sqrt(draws)
@@ -169,7 +169,7 @@ def location_of(
 ) -> Tensor:
     r"""Estimate :math:`\Delta + E_q z`, ``(d,)``: exactly where the guide is normal, else by so many draws."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "location"))
+        torch.manual_seed(seed)
         means = guide.posterior_mean(data, num_samples=draws)
     return means["location"] if model.centred else model.offset + means["z"]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from ppl_models.datasets.seeded import derived_seed
 from ppl_models.diagnostics import check, to_arviz
 from ppl_models.gaussian import GaussianSummary
 from ppl_models.reference import nuts
@@ -86,7 +85,6 @@ def _judge(
     folder: ReportFolder, key: str, fitted: Fitted, data: GaussianSummary, *, seed: int
 ) -> tuple[dict[str, list[float]], str]:
     model, guide = fitted.model, fitted.guide
-    seed = derived_seed(seed, "judge") % 2**31  # other draws than those of the fit; NumPyro's seeds are small
     reference = nuts(model, data, init="laplace", num_warmup=500, num_samples=DRAWS, seed=seed, progress=False)
     verdict = check(model, guide, data, reference=reference, seed=seed)
     site = "location" if model.centred else "z"

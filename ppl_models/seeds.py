@@ -1,4 +1,4 @@
-"""The one source of randomness of a dataset: a generator of its own, apart from the global one."""
+"""Seeds: a generator of one's own, apart from the global one, and a seed for each purpose."""
 
 from __future__ import annotations
 
