@@ -205,6 +205,16 @@ def test_annealing_is_unbiased_whatever_the_schedule(resample):
     assert (annealed.log_evidence.mean(0) < space.log_evidence - 0.05).all()  # in logs, a bound
 
 
+def test_twice_the_temperatures_halve_the_gap():
+    space, gaps = Toy(), []
+    for count in (60, 120):
+        betas = torch.linspace(0, 1, count + 1)[:, None].expand(-1, 2) ** 6
+        sizes = torch.stack([Moves(space, 3).largest_step * space.law(b[0]).scale for b in betas[1:]])
+        annealed = anneal(Moves(space, 3), Schedule(betas, sizes), 20_000, 1, resample=False)
+        gaps.append(space.log_evidence - annealed.log_evidence.mean(0))
+    assert 1.7 < (gaps[0] / gaps[1]).min() < (gaps[0] / gaps[1]).max() < 2.3
+
+
 def test_the_way_back_is_unbiased_for_one_over_the_evidence():
     space = Toy()  # each temperature less than twice the one before: 1 / W has a variance
     betas = torch.cat([torch.zeros(1), 1.6 ** torch.arange(-19.0, 1.0)])[:, None].expand(-1, 2)

@@ -379,6 +379,7 @@ REFUSED = {
     "an unknown objective": ({"objectives": ["iwea"]}, "Did you mean 'iwae'"),
     "an unknown schedule": ({"schedule": "cosin"}, "Did you mean 'cosine'"),
     "a name in place of a list": ({"models": "vae"}, r"models must be a list of names; got 'vae'. Write \['vae'\]"),
+    "nothing in place of a list": ({"models": None}, "models must be a list of names; got None"),
     "a number in place of seeds": ({"seeds": 3}, r"Write range\(3\)"),
     "seeds that occur twice": ({"seeds": [1, 2, 1]}, "seeds must differ from each other; got 1 more than once"),
     "a seed out of range": ({"seeds": [2**64]}, r"below 2\*\*63; got 18446744073709551616"),
@@ -408,6 +409,13 @@ def test_what_cannot_be_studied_is_refused_before_anything_runs(name):
     options, message = REFUSED[name]
     with pytest.raises(OptionError, match=message):
         Study(**(SMALL | options))
+
+
+def test_more_images_than_there_are_are_refused_and_the_folder_stays_free(tmp_path):
+    study = Study(["vae"], ["digits"], seeds=[0], epochs=1, num_test=10_000)
+    with pytest.raises(OptionError, match=r"num_test must be at most \d+, the images that 'digits' has .* got 10000"):
+        study.run(tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
 
 
 def test_labels_are_no_images():

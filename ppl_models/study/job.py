@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from guides.errors import DivergedError
+from guides.errors import DivergedError, OptionError
 from ppl_models.datasets import DATASETS, ImageData, ToyData, binarise, load
 from ppl_models.diagnostics import importance_nll
 from ppl_models.files import OF_THE_DISK
@@ -96,7 +96,12 @@ def kl_weights(warmup: int, free_bits: float = 0.0) -> KLWeights | None:
 
 
 def load_data(name: str, study: dict[str, Any]) -> ToyData | ImageData:
-    """Load, or draw, the data that all runs of a study share."""
+    """Load, or draw, the data that all runs of a study share.
+
+    Raises:
+        OptionError: If there are not as many images.
+        DataError: If the files cannot be had.
+    """
     sizes = tuple(study[option] for option in ("num_train", "num_validation", "num_test"))
     return _load(name, study["data_seed"], *sizes)
 
@@ -109,13 +114,14 @@ def _load(name: str, seed: int, *sizes: int | None) -> ToyData | ImageData:
         given |= {f"num_{part}": size for part, size in zip(parts, sizes, strict=True) if size is not None}
         return load(name, seed=seed, **given)
     data: Any = load(name, seed=seed)
-    first = {
-        each: getattr(data, each)[:size]
-        for part, size in zip(parts, sizes, strict=True)
-        if size is not None
-        for each in (part, f"{part}_labels")
-    }
-    return replace(data, **first)
+    for part, size in zip(parts, sizes, strict=True):
+        if size is not None:
+            if size > (most := len(getattr(data, part))):
+                raise OptionError(
+                    f"num_{part} must be at most {most}, the images that {name!r} has for it; got {size}."
+                )
+            data = replace(data, **{each: getattr(data, each)[:size] for each in (part, f"{part}_labels")})
+    return data
 
 
 def run_job(job: Job, work: Path, tell: Callable[[int, float], None] | None = None) -> Record:

@@ -23,7 +23,16 @@ from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job
 from ppl_models.study.lock import locked
-from ppl_models.study.pairs import DEFAULT, OBJECTIVES, PAIRS, STUDY_GUIDES, Pair, build_pair, count_parameters
+from ppl_models.study.pairs import (
+    DEFAULT,
+    OBJECTIVES,
+    PAIRS,
+    STUDY_GUIDES,
+    Pair,
+    build_pair,
+    count_parameters,
+    kind_of,
+)
 from ppl_models.study.progress import StudyProgress, read_progress, write_progress
 from ppl_models.study.records import CONFIGURATION, Record, read_record, record_path, write_json, write_record
 from ppl_models.study.results import FORMAT, read_configuration, results
@@ -245,9 +254,9 @@ class Study:
                     bars.update(cell, *read_progress(_work_folder(folder, cell)))
 
     def _fetch(self, names: set[str]) -> None:
-        """See that data which come from files are there, once, and not in every run."""
+        """See that images are there, and as many as are asked for, once, and not in every run."""
         for name in names:
-            if not self._data and DATASETS[name].fetch is not None:
+            if not self._data and kind_of(DATASETS[name].event_shape) == "images":
                 load_data(name, self.configuration)
 
     def _claim(self, folder: Path, *, resume: bool) -> None:
@@ -336,8 +345,8 @@ def _see_whose(folder: Path) -> None:
 
 
 def _names(option: str, given: Iterable[str], what: str, allowed: Iterable[str]) -> list[str]:
-    if isinstance(given, str):
-        raise OptionError(f"{option} must be a list of names; got {given!r}. Write [{given!r}].")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise OptionError(f"{option} must be a list of names; got {given!r}. Write [{str(given)!r}].")
     names = [choose(what, name, allowed) for name in given]
     return _distinct(option, names)
 

@@ -101,6 +101,7 @@ def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ha="right",
         fontsize=8.5,
         color="#555555",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     legend_below(figure, left)
     return figure
