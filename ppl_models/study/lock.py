@@ -1,4 +1,4 @@
-"""A lock on a folder: one study at a time writes to it."""
+"""Whose a folder is: that of one study, which alone writes to it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from guides.errors import OptionError
+from ppl_models.study.records import CONFIGURATION
 
-__all__ = ["LOCK", "locked"]
+__all__ = ["LOCK", "locked", "see_whose"]
 
 #: The file of the lock.
 LOCK = ".lock"
+
+
+def see_whose(folder: Path) -> None:
+    """See that a folder without a study has nothing else: a study clears up in its own, and believes its records.
+
+    Raises:
+        OptionError: If it has.
+    """
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if names and CONFIGURATION not in names:
+        raise OptionError(
+            f"folder must be empty or a study's; {folder} has no {CONFIGURATION}, but {', '.join(sorted(names)[:3])}. "
+            "Write another folder."
+        )
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -22,7 +21,8 @@ from ppl_models.seeds import seeded_generator
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
 from ppl_models.study.job import Job, load_data, run_job
-from ppl_models.study.lock import locked
+from ppl_models.study.lock import locked, see_whose
+from ppl_models.study.options import fingerprint, names_of, seeds_of
 from ppl_models.study.pairs import (
     DEFAULT,
     OBJECTIVES,
@@ -134,14 +134,16 @@ class Study:
                 whole_number(option, size, least=1)
         whole_number("data_seed", data_seed, least=0)
         seeded_generator(data_seed)  # which has an upper limit, too
-        names = {name: self._data.get(name) for name in _names("datasets", datasets, "dataset", self._data or DATASETS)}
+        names = {
+            name: self._data.get(name) for name in names_of("datasets", datasets, "dataset", self._data or DATASETS)
+        }
         #: All that decides the results, as plain data.
         self.configuration: dict[str, Any] = {
-            "models": _names("models", models, "model", self._pairs or PAIRS),
-            "guides": _names("guides", guides, "guide", STUDY_GUIDES),
-            "objectives": _names("objectives", objectives, "objective", OBJECTIVES),
-            "datasets": {name: None if data is None else _fingerprint(data) for name, data in names.items()},
-            "seeds": _seeds(seeds),
+            "models": names_of("models", models, "model", self._pairs or PAIRS),
+            "guides": names_of("guides", guides, "guide", STUDY_GUIDES),
+            "objectives": names_of("objectives", objectives, "objective", OBJECTIVES),
+            "datasets": {name: None if data is None else fingerprint(data) for name, data in names.items()},
+            "seeds": seeds_of(seeds),
             "epochs": whole_number("epochs", epochs, least=1),
             "data_seed": int(data_seed),
             "num_train": num_train,
@@ -205,7 +207,7 @@ class Study:
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"folder must be the name of a folder; {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
-        _see_whose(folder)
+        see_whose(folder)
         with locked(folder):
             begun = (folder / CONFIGURATION).exists()
             if not begun:  # while the folder may still be another study's
@@ -332,47 +334,3 @@ def _do(job: Job, work: Path) -> Record:
 def _work_folder(folder: Path, cell: Cell) -> Path:
     """Where a run keeps its checkpoints while it is under way."""
     return folder.absolute() / "work" / cell.name
-
-
-def _see_whose(folder: Path) -> None:
-    """See that a folder without a study has nothing else: a study clears up in its own, and believes its records."""
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if names and CONFIGURATION not in names:
-        raise OptionError(
-            f"folder must be empty or a study's; {folder} has no {CONFIGURATION}, but {', '.join(sorted(names)[:3])}. "
-            "Write another folder."
-        )
-
-
-def _names(option: str, given: Iterable[str], what: str, allowed: Iterable[str]) -> list[str]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise OptionError(f"{option} must be a list of names; got {given!r}. Write [{str(given)!r}].")
-    names = [choose(what, name, allowed) for name in given]
-    return _distinct(option, names)
-
-
-def _seeds(given: Iterable[int]) -> list[int]:
-    if not isinstance(given, Iterable):
-        raise OptionError(f"seeds must be a list of whole numbers; got {given!r}. Write range({given!r}).")
-    seeds = [whole_number("seeds", seed, least=0) for seed in given]
-    for seed in seeds:
-        seeded_generator(seed)
-    return _distinct("seeds", seeds)
-
-
-def _distinct(option: str, values: list[Any]) -> list[Any]:
-    if not values:
-        raise OptionError(f"{option} must name at least one; got none.")
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise OptionError(f"{option} must differ from each other; got {', '.join(map(repr, twice))} more than once.")
-    return values
-
-
-def _fingerprint(data: ToyData | ImageData) -> str:
-    """What tells data from others, for the study to go on with the same."""
-    digest = hashlib.sha256()
-    for part in ("train", "validation", "test"):
-        values = getattr(data, part).contiguous()
-        digest.update(f"{part} {values.dtype} {tuple(values.shape)}".encode() + values.numpy().tobytes())
-    return digest.hexdigest()
