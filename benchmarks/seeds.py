@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -68,7 +69,9 @@ def _killed(whole: object, folder: Path) -> Iterator[Row]:
         place = folder / str(rounds)
         while True:
             before = {path: path.read_bytes() for path in place.glob("runs/*.json")}
-            program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(place)])
+            # What tidies up after a killed program warns of it.
+            quiet = os.environ | {"PYTHONWARNINGS": "ignore:resource_tracker"}
+            program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(place)], env=quiet)
             try:
                 # Once there were enough kills, the study may end.
                 code = program.wait(moments.uniform(*MOMENTS) if kills < KILLS else None)
