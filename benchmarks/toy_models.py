@@ -42,6 +42,8 @@ LIKELIHOODS = {
     ("checkerboard", "vae"): 3.60,
     ("8gaussians", "spline_flow"): 2.845,
     ("checkerboard", "spline_flow"): 3.50,
+    ("8gaussians", "flow"): 2.91,
+    ("checkerboard", "flow"): 3.58,
 }
 
 

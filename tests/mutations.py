@@ -495,6 +495,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/training/fit.py", "            if not gradient.is_finite:\n", "            if False:\n", FIT),
     ("ppl_models/training/fit.py", "torch.manual_seed(0)\n        return", "return", FIT),
     ("ppl_models/training/fit.py", 'torch.manual_seed(derived_seed(seed, "training"))', "torch.manual_seed(seed)", FIT),
+    ("ppl_models/training/fit.py", 'else derived_seed(seed, "order")', "else seed", FIT),
     (
         "ppl_models/training/training_module.py",
         'torch.manual_seed(derived_seed(self.settings["seed"], "training"))',
@@ -1023,6 +1024,19 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/study.py", 'if before["version"] != package_version():', "if False:", STUDY),
     ("ppl_models/study/study.py", 'if before["study"].get(name) != value:', "if False:", STUDY),
     ("ppl_models/study/options.py", "    if twice:\n", "    if False:\n", STUDY),
+    ("ppl_models/study/job.py", "if size > (most :=", "if 0 > (most :=", STUDY),
+    (
+        "ppl_models/study/study.py",
+        '(DATASETS[name].event_shape) == "images"',
+        '(DATASETS[name].event_shape) == ""',
+        STUDY,
+    ),
+    (
+        "ppl_models/study/options.py",
+        " or not isinstance(given, Iterable):\n        instead",
+        ":\n        instead",
+        STUDY,
+    ),
     ("ppl_models/study/lock.py", "if names and CONFIGURATION not in names:", "if False:", STUDY),
     ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
     ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),

@@ -100,6 +100,19 @@ def test_training_draws_other_noise_than_its_judges_by_the_same_seed(learn, x):
     assert (torch.stack(drawn)[:, None] - judges).abs().min() > 1e-7
 
 
+def test_order_and_transform_have_a_seed_of_their_own(x):
+    seeds = []
+
+    def transform(batch, generator):
+        seeds.append(generator.initial_seed())
+        return batch
+
+    fitted(x, batch_size=50, transform=transform, steps=2, seed=7)
+    fitted(x, batch_size=50, transform=transform, steps=2, seed=8)
+    assert len(set(seeds)) == 2
+    assert not {7, 8} & set(seeds)
+
+
 def test_validation_does_not_change_training(x):
     plain = fitted(x)[2].history["loss"]
     assert (fitted(x, validation=x, validate_every=1)[2].history["loss"] == plain).all()

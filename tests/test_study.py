@@ -379,7 +379,7 @@ REFUSED = {
     "an unknown objective": ({"objectives": ["iwea"]}, "Did you mean 'iwae'"),
     "an unknown schedule": ({"schedule": "cosin"}, "Did you mean 'cosine'"),
     "a name in place of a list": ({"models": "vae"}, r"models must be a list of names; got 'vae'. Write \['vae'\]"),
-    "nothing in place of a list": ({"models": None}, "models must be a list of names; got None"),
+    "nothing in place of a list": ({"models": None}, r"models must be a list of names; got None\.$"),
     "a number in place of seeds": ({"seeds": 3}, r"Write range\(3\)"),
     "seeds that occur twice": ({"seeds": [1, 2, 1]}, "seeds must differ from each other; got 1 more than once"),
     "a seed out of range": ({"seeds": [2**64]}, r"below 2\*\*63; got 18446744073709551616"),

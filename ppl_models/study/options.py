@@ -26,7 +26,8 @@ def names_of(option: str, given: Iterable[str], what: str, allowed: Iterable[str
         OptionError: If there is none, one is unknown, or one occurs twice.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise OptionError(f"{option} must be a list of names; got {given!r}. Write [{str(given)!r}].")
+        instead = f" Write [{given!r}]." if isinstance(given, str) else ""
+        raise OptionError(f"{option} must be a list of names; got {given!r}.{instead}")
     names = [choose(what, name, allowed) for name in given]
     return _distinct(option, names)
 
