@@ -966,6 +966,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("pyproject.toml", '\npackages = ["guides", "ppl_models"]', '\npackages = ["ppl_models"]', PACKAGING),
     ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
     # What is made of a study.
+    ("ppl_models/study/results.py", "if not _is_whole(whole):", "if False:", STUDY),
     ("ppl_models/study/run_metrics.py", "dict.fromkeys(METRICS, np.inf)", "dict.fromkeys(METRICS, np.nan)", METRICS),
     ("ppl_models/study/run_metrics.py", "np.abs(run[~np.isnan(run)])", "run[~np.isnan(run)]", METRICS),
     ("ppl_models/study/run_metrics.py", "(later > first).sum()", "(later > 0).sum()", METRICS),
@@ -1338,6 +1339,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/reproductions/images/training.py", "before=state", "before=None", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/training.py", "resume=True", "resume=False", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/training.py",
+        'derived_seed(seed, "phase", number)',
+        "seed",
+        IMAGE_REPRODUCTIONS,
+    ),
     (
         "ppl_models/reproductions/images/tables.py",
         "zip(base, own, strict=True)",

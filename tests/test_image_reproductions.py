@@ -22,7 +22,7 @@ from ppl_models.diagnostics import importance_nll
 from ppl_models.networks import ConvDecoder
 from ppl_models.objectives import ELBO, IWAE
 from ppl_models.reproductions import ReportFolder, reproduce_hvae_iaf, reproduce_mnist
-from ppl_models.reproductions.images import watching
+from ppl_models.reproductions.images import training, watching
 from ppl_models.reproductions.images.data import StudyImages, grey_scores, load_images, mean_image_score
 from ppl_models.reproductions.images.methods import (
     FLOW_METHODS,
@@ -40,6 +40,7 @@ from ppl_models.reproductions.images.tables import compared_flows, compared_loss
 from ppl_models.reproductions.images.training import bound_of, train_method
 from ppl_models.reproductions.images.watching import POINTS, Watch
 from ppl_models.study.job import own_settings
+from ppl_models.training import train
 from ppl_models.training.saving import read_file
 from tests.test_cli import refused
 
@@ -229,6 +230,19 @@ def test_an_interrupted_training_goes_on_where_it_was(images, tmp_path, monkeypa
     for name, value in whole.guide.state_dict().items():
         if torch.is_tensor(value):
             assert torch.equal(value, again.guide.state_dict()[name]), name
+
+
+def test_the_phases_of_a_training_have_orders_and_noise_of_their_own(images, tmp_path, monkeypatch):
+    method, seeds = Method("VAE after VAE", "twice", _hamiltonian(1, _mean_field), base_share=0.5), []
+
+    def noted(*args, seed, **options):
+        seeds.append(seed)
+        return train(*args, seed=seed, **options)
+
+    monkeypatch.setattr(training, "train", noted)
+    with own_settings():
+        train_method(method, images, folder=tmp_path, budget=2, in_steps=True, watched=2)
+    assert len(set(seeds)) == 2
 
 
 # ------------------------------------------------------------------------------------------------------------- tables

@@ -458,6 +458,26 @@ def test_a_folder_of_something_else_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("study", {"seeds": 3}),
+        ("study", {"seeds": []}),
+        ("study", {"models": ["vae", "flaw"]}),
+        ("study", {"epochs": None}),
+        ("study", {"num_importance": "2"}),
+        ("num_parameters", {"vae": 12}),
+        ("floors", {"moons": "none"}),
+    ],
+)
+def test_a_study_that_was_changed_by_hand_is_refused(part, changed, folder, tmp_path):
+    path = Path(shutil.copytree(folder, tmp_path / "changed"), "study.json")
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {part: whole[part] | changed}))
+    with pytest.raises(DataError, match="study.json must be as it was written; it was changed, or is damaged"):
+        results(tmp_path / "changed")
+
+
+@pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"status": "finished"}, "must be the record of a run; it is damaged. Remove it to redo it"),

@@ -119,4 +119,17 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     missing = [name for name in ("version", "study", "num_parameters", "floors") if name not in whole]
     if missing:
         raise DataError(f"{folder / CONFIGURATION} must be a study's, whole; it lacks {', '.join(missing)}.")
+    if not _is_whole(whole):
+        raise DataError(f"{folder / CONFIGURATION} must be as it was written; it was changed, or is damaged.")
     return whole
+
+
+def _is_whole(whole: dict[str, Any]) -> bool:
+    """Whether all that results need is there."""
+    study = whole["study"]
+    try:
+        for cell in cells_of(study):
+            int(whole["num_parameters"][cell.contender.label][cell.dataset]), float(whole["floors"][cell.dataset])
+        return min(len(cells_of(study)), study["epochs"], study["num_importance"] + 1) >= 1
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -10,7 +10,7 @@ from guides.errors import OptionError, choose, positive, whole_number
 from ppl_models.reproductions.folder import ReportFolder
 from ppl_models.reproductions.gaussian.data import SOURCES
 from ppl_models.reproductions.gaussian.figures import errors_figure, gaps_figure, learning_figure, posteriors_figure
-from ppl_models.reproductions.gaussian.methods import METHODS, SETTINGS
+from ppl_models.reproductions.gaussian.methods import LEARNED, METHODS, ROUNDS, SETTINGS
 from ppl_models.reproductions.gaussian.pieces import closed_forms_job, fit_job, fit_key
 from ppl_models.reproductions.gaussian.published import DIMS
 from ppl_models.reproductions.gaussian.tables import compared, draws_of_z, goals, headline, summary
@@ -143,8 +143,9 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     for dim in dims:
         figure = learning_figure(fits, dim)
         caption = (
-            f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has two rounds: before "
-            "the second the latent is whitened where the model then is, and the guide starts anew."
+            f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has "
+            f"{len(ROUNDS[LEARNED])} rounds: before each the latent is whitened where the model then is, and the guide "
+            "starts anew."
         )
         folder.figure(f"learning-d{dim}", figure, caption=caption)
     judged = [result for result in fits if "moments" in result]

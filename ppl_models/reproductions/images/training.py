@@ -14,6 +14,7 @@ from ppl_models.diagnostics import importance_nll
 from ppl_models.objectives import Objective
 from ppl_models.reproductions.images.data import StudyImages
 from ppl_models.reproductions.images.methods import Method
+from ppl_models.seeds import derived_seed
 from ppl_models.training import train
 from ppl_models.vae import VAE
 
@@ -112,7 +113,7 @@ def train_method(
             resume=True,
             callbacks=[watch],
             accelerator="cpu",
-            seed=seed,
+            seed=derived_seed(seed, "phase", number),
             progress=False,
         )
         state = watch.state_dict()
