@@ -29,7 +29,7 @@ NUM_TRAIN = 2_048_000
 NUM_TEST, NUM_WEIGHED, DRAWS = 200_000, 20_000, 200
 
 #: Models, and the number of steps of their training.
-MODELS = {"vae": 32_000, "lvae": 32_000, "spline_flow": 12_000, "flow": 192_000}
+MODELS = {"vae": 32_000, "lvae": 32_000, "spline_flow": 12_000, "flow": 48_000}
 
 #: From how many starts a model is trained; that which explains the training data best is kept. Affine couplings end in
 #: another place from every start.

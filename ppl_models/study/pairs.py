@@ -64,7 +64,7 @@ class Training:
 
 # Points have a decoder with a free scale: small batches keep it from becoming sharp, and below weight 1 of the KL terms
 # it gains by running to zero; without either free bits or a warm-up the latents are not used at all. A ladder has
-# free bits on each level. The affine flow draws nothing, and is content with small ones.
+# free bits on each level.
 POINTS = Training(lr=2.5e-3, batch_size=1024, max_grad_norm=1.0)
 IMAGES = Training(lr=1e-3, warmup=0.2)
 
@@ -180,7 +180,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "flow": Pair(
         make={"points": _flow_of_points("affine"), "images": _flow_of_images},
-        training={"points": replace(POINTS, batch_size=256, warmup=None), "images": Training(lr=1e-4, warmup=None)},
+        training={"points": replace(POINTS, warmup=None), "images": Training(lr=1e-4, warmup=None)},
         has_latents={"points": False},
     ),
     "spline_flow": Pair(
