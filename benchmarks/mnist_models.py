@@ -81,7 +81,7 @@ MODELS: dict[str, Contender] = {
     VAE_AS_LARGE: Contender(vae_as_large, "vae", 30_000),
     LADDER: Contender(lambda: build_pair("lvae", SHAPE), "lvae", 30_000),
     DRAWN: Contender(lambda: build_pair("draw", SHAPE), "draw", 10_000, most=105.0),
-    "study's VAE, variances >= 1 (published 124.65)": Contender(
+    "study's VAE, variances >= 1 (published 124.65 at its best epoch)": Contender(
         lambda: build_pair("vae", SHAPE, published=True), "vae", 12_000
     ),
     "study's VAE, free variances": Contender(changed_vae, "vae", 12_000),

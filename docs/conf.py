@@ -58,7 +58,8 @@ def state_of_the_code() -> str:
 
 BUILD = ROOT / "docs" / "_build"
 
-# Kernels are programs of their own: with settings of their own, whoever builds, and on one thread each.
+# Kernels are programs of their own: with settings of their own, whoever builds, on one thread each, and on the CPU, for
+# libraries warn of a GPU that is not used.
 KERNEL = BUILD / "ipython" / "profile_default" / "ipython_kernel_config.py"
 KERNEL.parent.mkdir(parents=True, exist_ok=True)
 # A kernel warns that it speaks over TCP; it does so to this machine only. Pictures are drawn twice as fine as they are
@@ -70,6 +71,8 @@ os.environ |= {
     "MATPLOTLIBRC": str(ROOT / "docs" / "matplotlibrc"),
     "IPYTHONDIR": str(BUILD / "ipython"),
     "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "JAX_PLATFORMS": "cpu",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, in any notebook without widgets
 }
@@ -79,7 +82,7 @@ logging.getLogger("traitlets").setLevel(logging.WARNING)  # not each page that i
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(BUILD / "executed" / state_of_the_code())
 nb_execution_in_temp = True  # what a page writes is not left among the pages
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # of a cell, on a slow machine
 nb_execution_raise_on_error = False  # a cell that fails is a warning with its traceback, and all pages are run
 nb_execution_show_tb = True
 nb_merge_streams = True

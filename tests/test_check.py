@@ -263,6 +263,18 @@ def test_chains_that_stood_still_say_so_and_let_nothing_pass():
     assert any("trusted" in note for note in verdict.notes)
 
 
+def test_chains_that_diverge_fail_no_guide_however_far_they_are():
+    model, guide, x, posterior = exact()
+    draws = (posterior.sample((4, 1000)) + posterior.stddev).double()
+    calm = {"diverging": torch.zeros(4, 1000, dtype=torch.bool), "energy": torch.randn(4, 1000)}
+    rough = calm | {"diverging": torch.rand(4, 1000) < 0.01}
+    levels = {}
+    for name, stats in (("calm", calm), ("rough", rough)):
+        verdict = check(model, guide, x, reference=chains(draws, **stats), **QUICK)
+        levels[name] = (verdict.level, verdict["means against the reference"].level)
+    assert levels == {"calm": ("fail", "fail"), "rough": ("doubtful", "doubtful")}
+
+
 # -------------------------------------------------------------------------------------------------------- verdicts
 
 

@@ -214,6 +214,14 @@ def branching(x):
     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    model = OffsetGaussian(3)
+    module = ELBO()(model, MeanFieldGuide(model).setup(torch.zeros(2, 3)))
+    with pytest.raises(ModelError, match=r"cannot be compiled without a C\+\+ compiler. Install one, such as g\+\+"):
+        CompiledObjective(module)(torch.zeros(2, 3))
+
+
 def test_a_course_that_depends_on_values_is_named(caplog):
     x = torch.tensor(0.3)
     module = ELBO()(branching, MeanFieldGuide(branching).setup(x))

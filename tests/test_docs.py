@@ -6,6 +6,9 @@ import ast
 import importlib
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -122,3 +125,36 @@ def test_lessons_run_and_hold_themselves_to_what_they_say(page):
 
 def parsed(cell: str) -> ast.Module:
     return ast.parse("\n".join(line for line in cell.splitlines() if not line.startswith(":tags:")))
+
+
+@pytest.mark.slow
+def test_the_guide_that_a_page_writes_keeps_the_whole_contract(tmp_path):
+    page = TEXTS["tutorials/own-guide.md"]
+    [written] = [cell for cell in re.findall(r"```{code-cell}\n(.*?)```", page, re.DOTALL) if "(Guide):" in cell]
+    [joined] = re.findall(r"```python\n(BASES.*?)```", page, re.DOTALL)
+    tests = tmp_path / "tests"
+    shutil.copytree(ROOT / "tests" / "contract", tests / "contract")
+    for name in ("__init__.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / name, tests)
+    (tests / "contract" / "own.py").write_text(written)
+    registry = tests / "contract" / "registry.py"
+    text, found = re.subn(r"^BASES.*?\}\n", lambda _: joined, registry.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert found == 1
+    registry.write_text(
+        text.replace("from guides import (", "from .own import SinhArcsinhGuide\nfrom guides import (", 1)
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(tmp_path),
+    ]
+    command += ["-p", "no:cacheprovider", "-k", "sinh_arcsinh", "tests/contract/test_guides.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    assert int(re.findall(r"(\d+) passed", run.stdout)[0]) > 100

@@ -22,6 +22,7 @@ from ppl_models.reproduce_command import app
 from ppl_models.reproductions import REPRODUCTIONS, Job, ReportFolder, reproduce_gaussian, run_jobs
 from ppl_models.reproductions.gaussian.closed_forms import (
     doubled_iaf_error,
+    mean_field_scale,
     planar_error,
     planar_gap,
     volume_error,
@@ -100,6 +101,28 @@ def test_minibatches_taken_for_data_sets_make_the_published_hamiltonian_errors()
     for tempering, method, tolerance in ((False, "HVAE K=1, no tempering", 0.02), (True, "HVAE K=1", 0.1)):
         found = (minibatch_optimum(x, tempering=tempering).scale - scale).square().sum().item()
         assert CELLS[25, method, "Sigma"] == pytest.approx(found, rel=tolerance)
+
+
+def test_minibatches_taken_for_data_sets_make_the_published_mean_field_errors():
+    scale = truth(100)[1]
+    errors = {None: 0.0, 256: 0.0}
+    for x in study_data(100):
+        for batch_size in errors:
+            found = mean_field_scale(x.std(0, correction=0), len(x), batch_size=batch_size)
+            errors[batch_size] += (found - scale).square().sum().item() / 3
+    assert CELLS[100, "mean-field VB", "Sigma"] == pytest.approx(errors[256], rel=0.07)
+    assert errors[None] < 0.95 * errors[256]
+
+
+def test_the_mean_field_optimum_of_minibatches_by_hand():
+    # Four data in two minibatches: two divergences of N(0, v) from N(0, 1), one likelihood.
+    def loss(scale, variance):
+        return 4 * (scale.log() + 0.5 * (1 + variance) / scale**2) + 2 * 0.5 * (variance - variance.log())
+
+    best = mean_field_scale(torch.ones(1, dtype=torch.float64), 4, batch_size=2).requires_grad_()
+    variance = (best.detach() ** 2 - 1).requires_grad_()
+    for slope in torch.autograd.grad(loss(best, variance).sum(), [best, variance]):
+        assert abs(slope) < 1e-9
 
 
 def test_the_gap_of_one_leapfrog_step_is_that_of_the_guide():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from guides import Guide
 from guides.errors import DataError, ModelError, OptionError, whole_number
 from ppl_models.diagnostics.evidence_gap import gap_from_guide, gap_from_prior
-from ppl_models.diagnostics.findings import DOUBTFUL, LEVELS, PASS, Finding, Threshold
+from ppl_models.diagnostics.findings import DOUBTFUL, FAIL, LEVELS, PASS, Finding, Threshold
 from ppl_models.diagnostics.importance import ImportanceNLL
 from ppl_models.diagnostics.judging import judging, widened
 from ppl_models.diagnostics.predictive import held_out_density, predictive_check
@@ -69,8 +70,8 @@ def check(
     - *Evidence from the prior*: the same, with chains that come from the prior and never saw the guide. Mass that the
       guide never visits cannot show in its weights, and hardly in chains that start from it; it can here. Where these
       chains do not arrive, and there is no good reference, nothing has looked beyond the guide, and no fit passes.
-    - *The reference* itself: divergences, R-hat, effective draws and E-BFMI. A bad one never fails a guide, and never
-      lets one pass.
+    - *The reference* itself: divergences, R-hat, effective draws and E-BFMI. A bad one never fails a guide, whatever
+      its moments are, and never lets one pass.
     - *Collapse*, for latents of single data: active units, and the divergence of each site from its prior.
     - *The model*: whether the data are like those that it draws (``predictive check``), and with ``held_out`` whether
       those are. No finding about the posterior can know of a wrong model.
@@ -134,9 +135,13 @@ def check(
         if source is not None:
             chains = ReferenceChains(source, weighed.drawn.latents)
             judged = chains.findings()
-            looks += all(each.level == PASS for each in judged)
+            sound = all(each.level == PASS for each in judged)
+            looks += sound
             with widened(model, guide, args):
-                findings += judged + weighed.against(chains)
+                against = weighed.against(chains)
+            if not sound:  # chains that diverge may be far off and know themselves well
+                against = [replace(each, level=DOUBTFUL) if each.level == FAIL else each for each in against]
+            findings += judged + against
         believed = bool(looks)
         if anneal:
             try:

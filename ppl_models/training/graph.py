@@ -177,4 +177,6 @@ def explain(model: Any, error: Exception) -> str:
         line = linecache.getline(frames[-1].filename, frames[-1].lineno or 0).strip()
         where = f" at {frames[-1].filename}:{frames[-1].lineno} ({line})"
     first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if "InvalidCxxCompiler" in first:
+        return f"{name} cannot be compiled without a C++ compiler. Install one, such as g++, or write compile=False."
     return f"{name} cannot be compiled{where}: the course of a graph does not depend on values. {first}."

@@ -7,7 +7,7 @@ from ppl_models.reproductions.convergence.published import PUBLISHED_RUNS, publi
 
 __all__ = ["why"]
 
-_HEAD = "means and scales of points go through a sigmoid, so that nothing outside the unit square is reached"
+_HEAD = "means and scales of points go through a sigmoid: no mean lies outside the unit square, and no scale is above 1"
 _VARIANCES = (
     "log-variances go through a softplus, so that no variance is below 1 and the guide never narrower than N(0, I)"
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "doubled_iaf_error",
+    "mean_field_scale",
     "planar_error",
     "planar_gap",
     "volume_error",
@@ -33,6 +34,31 @@ def doubled_iaf_error(scale: Tensor) -> float:
         1.135
     """
     return ((math.sqrt(2) - 1) ** 2 * scale.square().sum()).item()
+
+
+def mean_field_scale(scale: Tensor, count: int, *, batch_size: int | None) -> Tensor:
+    r"""The scales at the optimum of an exact guide, shared by minibatches that each count the whole divergence.
+
+    Of M minibatches the prior has M times its weight, so that the guide's variance is
+
+    .. math:: v = \Big(1 + \frac N{M \hat\sigma^2}\Big)^{-1}, \qquad \hat\sigma^2 = S / N + v
+
+    Args:
+        scale: The square root of S / N, ``(d,)``.
+        count: N.
+        batch_size: Of a minibatch; the last is what is left. All data at once if ``None``.
+
+    Example:
+        >>> import torch
+        >>> found = mean_field_scale(torch.ones(1), 100, batch_size=None)
+        >>> bool(torch.isclose(found**2, 1 + 1 / (1 + 100 / found**2)))
+        True
+    """
+    batches = 1 if batch_size is None else math.ceil(count / batch_size)
+    least = variance = scale.square()
+    for _ in range(200):  # a contraction: the derivative of the right side is below M / N
+        variance = least + 1 / (1 + count / batches / variance)
+    return variance.sqrt()
 
 
 def planar_error(scale: Tensor, *, factor: float = 1.0, layers: int = 1) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MinibatchOptimum", "hamiltonian_gap", "minibatch_optimum"]
+__all__ = ["BATCH_SIZE", "MinibatchOptimum", "hamiltonian_gap", "minibatch_optimum"]
 
 #: The study's minibatches, cut in the order of the data: of 10,000 the last one has 16.
 BATCH_SIZE = 256

@@ -126,7 +126,7 @@ def why(method: str, quantity: str, dim: int) -> str:
             return "other data: they were drawn after the network, from the same seed; the error is the ML's on those"
         if method == "mean-field VB":
             return "stopped on the ridge Δ + E z = x̄, along which both move equally"
-        diverged = "; set back to the last finite step of a run that diverged" if (method, dim) == DIVERGED else ""
+        diverged = "; set back to the last finite steps of two runs that diverged" if (method, dim) == DIVERGED else ""
         return f"the ML's own error on the study's data, |x̄ − Δ|², which is the noise in z{diverged}"
     return {
         "HVAE K=1": "each minibatch of 256 (the last: 16) is taken for a data set of its own, and N(0, I) keeps its "
@@ -135,13 +135,13 @@ def why(method: str, quantity: str, dim: int) -> str:
         "IAF": "its ELBO lacks 1/2 on the squares, so that the optimum is √2 σ",
         "planar K=1": "its ELBO lacks 1/2 on the squares, and d − 1 directions keep the variance 1",
         "planar K=30": "the same: its 30 layers share their parameters, and bend one direction",
-        "mean-field VB": "none but the last steps' noise: this guide is exact",
+        "mean-field VB": "each of 40 minibatches counts the whole divergence, which makes the prior 40 times as strong",
         "HVAE K=1, no tempering": "minibatches as data sets of their own, and an energy that is conserved",
         "HVAE K=10, no tempering": "a local optimum where the steps move nothing: the variance stays 1",
-    }[method] + ("; set back to the last finite step of a run that diverged" if (method, dim) == DIVERGED else "")
+    }[method] + ("; set back to the last finite steps of two runs that diverged" if (method, dim) == DIVERGED else "")
 
 
-#: The study's run that ended in NaN, of which it kept the last finite record.
+#: Two of the study's runs of it ended in NaN, and it kept their last finite records.
 DIVERGED = ("planar K=1", 300)
 
 
