@@ -214,6 +214,19 @@ def branching(x):
     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def test_an_optimizer_s_hooks_are_called_in_a_compiled_fit_too():
+    model, steps = OffsetGaussian(2), []
+
+    def watched(parameters, *, lr):
+        adam = torch.optim.Adam(parameters, lr=lr)
+        adam.register_step_post_hook(lambda *_: steps.append(model.offset.detach().clone()))
+        return adam
+
+    options = {"steps": 3, "optim": watched, "seed": 0, "progress": False, "compile": True}
+    fit(model, MeanFieldGuide(model), torch.ones(20, 2), **options)
+    assert len({tuple(offset.tolist()) for offset in steps}) == 3
+
+
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     model = OffsetGaussian(3)

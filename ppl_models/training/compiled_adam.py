@@ -34,8 +34,10 @@ class CompiledAdam:
 
     @staticmethod
     def takes(optimizer: torch.optim.Optimizer) -> TypeGuard[torch.optim.Adam]:
-        """Whether an optimizer is Adam as it comes, with one group of parameters."""
+        """Whether an optimizer is Adam as it comes, with one group of parameters and nobody to be told of its steps."""
         if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+            return False
+        if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
             return False
         group = optimizer.param_groups[0]
         plain = not any(group[name] for name in ("amsgrad", "maximize", "weight_decay", "differentiable", "capturable"))
