@@ -227,11 +227,15 @@ def test_an_optimizer_s_hooks_are_called_in_a_compiled_fit_too():
     assert len({tuple(offset.tolist()) for offset in steps}) == 3
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_a_missing_compiler_is_named():
+    from torch._inductor import config  # here, since every worker of a test run imports every test module
+
     model = OffsetGaussian(3)
     module = ELBO()(model, MeanFieldGuide(model).setup(torch.zeros(2, 3)))
-    with pytest.raises(ModelError, match=r"cannot be compiled without a C\+\+ compiler. Install one, such as g\+\+"):
+    with (
+        config.patch("cpp.cxx", ("no-such-compiler",)),
+        pytest.raises(ModelError, match=r"cannot be compiled without a C\+\+ compiler. Install one, such as g\+\+"),
+    ):
         CompiledObjective(module)(torch.zeros(2, 3))
 
 
