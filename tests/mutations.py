@@ -965,13 +965,21 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("CITATION.cff", "version: 0.1", "version: 0.0", PACKAGING),
     ("pyproject.toml", '\npackages = ["guides", "ppl_models"]', '\npackages = ["ppl_models"]', PACKAGING),
     ("pyproject.toml", '    "CITATION.cff",\n', "", PACKAGING),
-    # What is made of a study.
     (
         "ppl_models/training/compiled_adam.py",
         "optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks",
         "False",
         COMPILE,
     ),
+    ("ppl_models/training/graph.py", 'if "InvalidCxxCompiler" in first:', "if False:", COMPILE),
+    ("ppl_models/diagnostics/check.py", "if not sound:", "if False:", CHECK),
+    (
+        "ppl_models/reproductions/gaussian/closed_forms.py",
+        "count / batches / variance",
+        "count / variance",
+        REPRODUCTIONS,
+    ),
+    # What is made of a study.
     ("ppl_models/study/results.py", "if not _is_whole(whole):", "if False:", STUDY),
     ("ppl_models/study/run_metrics.py", "dict.fromkeys(METRICS, np.inf)", "dict.fromkeys(METRICS, np.nan)", METRICS),
     ("ppl_models/study/run_metrics.py", "np.abs(run[~np.isnan(run)])", "run[~np.isnan(run)]", METRICS),

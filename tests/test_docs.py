@@ -143,18 +143,18 @@ def test_the_guide_that_a_page_writes_keeps_the_whole_contract(tmp_path):
     registry.write_text(
         text.replace("from guides import (", "from .own import SinhArcsinhGuide\nfrom guides import (", 1)
     )
+    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
     command = [
         sys.executable,
         "-m",
         "pytest",
         "-q",
         "-n0",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(tmp_path),
+        *settings,
+        "-k",
+        "sinh_arcsinh",
+        "tests/contract/test_guides.py",
     ]
-    command += ["-p", "no:cacheprovider", "-k", "sinh_arcsinh", "tests/contract/test_guides.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     assert int(re.findall(r"(\d+) passed", run.stdout)[0]) > 100

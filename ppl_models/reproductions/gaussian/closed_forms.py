@@ -6,6 +6,7 @@ All are squared errors of the scales, :math:`\sum_j (\hat\sigma_j - \sigma_j)^2`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -55,10 +56,7 @@ def mean_field_scale(scale: Tensor, count: int, *, batch_size: int | None) -> Te
         True
     """
     batches = 1 if batch_size is None else math.ceil(count / batch_size)
-    least = variance = scale.square()
-    for _ in range(200):  # a contraction: the derivative of the right side is below M / N
-        variance = least + 1 / (1 + count / batches / variance)
-    return variance.sqrt()
+    return _widened(scale, lambda variance: 1 / (1 + count / batches / variance))
 
 
 def planar_error(scale: Tensor, *, factor: float = 1.0, layers: int = 1) -> float:
@@ -130,7 +128,13 @@ def volume_error(scale: Tensor, count: int) -> float:
         >>> round(volume_error(truth(25)[1], 256), 4), round(volume_error(truth(25)[1], 10_000), 5)
         (0.0276, 0.00064)
     """
+    found = _widened(scale, lambda variance: (1 + count / variance).rsqrt())
+    return (found - scale).square().sum().item()
+
+
+def _widened(scale: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
+    """Solve for the scales whose variance is that of the data and the guide's, which depends on it."""
     variance = scale.square()
-    for _ in range(200):  # a contraction: the derivative of the right side is below 1 / 2 wherever it is iterated
-        variance = scale.square() + (1 + count / variance).rsqrt()
-    return (variance.sqrt() - scale).square().sum().item()
+    for _ in range(200):  # a contraction: the derivatives of the guides' variances are below 1 / 2 where it is iterated
+        variance = scale.square() + spread(variance)
+    return variance.sqrt()
