@@ -23,7 +23,7 @@ copyright = author
 release = version = importlib.metadata.version("ppl-models")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
-extensions += ["links", "measured", "outputs"]
+extensions += ["commands", "links", "measured", "outputs"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

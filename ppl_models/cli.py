@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Generative models and variational guides for Pyro.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # lines of a paragraph are joined
 )
 app.add_typer(data_command.app, name="data")
 app.add_typer(study_command.app, name="study")

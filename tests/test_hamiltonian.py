@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -138,6 +139,21 @@ def test_no_trajectory_from_a_standard_normal_passes_the_volume_bound(tempering,
         )
         values = log_weights(gaussian, guide, x, num_particles=20_000).values.detach()
         assert values.mean() - 5 * values.std() / math.sqrt(len(values)) <= volume_bound(gaussian, x)
+
+
+def test_draws_may_be_exact_and_the_bound_below_the_evidence():
+    def model():
+        return pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    # z_1 = 3/4 z_0 + rho_0 / sqrt(2) has variance 9/16 8/9 + 1/2 = 1, and rho_1 the variance 65/72.
+    base = MeanFieldGuide(model, init_scale=math.sqrt(8 / 9)).setup()
+    guide = HamiltonianGuide(model, base=base, num_steps=1, init_step_size=math.sqrt(0.5), tempering="none", max_step_size=2.0).setup()
+    draws = guide.sample_posterior(100_000)["z"]
+    assert draws.var().item() == pytest.approx(1, abs=5 * math.sqrt(2 / len(draws)))
+    found = log_weights(model, guide, num_particles=100_000).values.detach()
+    error = found.std().item() / math.sqrt(found.numel())
+    assert found.mean().item() == pytest.approx(0.5 * (math.log(8 / 9) + 1 - 65 / 72), abs=5 * error)
+    assert found.mean().item() + 10 * error < 0
 
 
 def test_free_factors_are_the_ratios_of_the_scales():
