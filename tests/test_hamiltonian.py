@@ -147,7 +147,8 @@ def test_draws_may_be_exact_and_the_bound_below_the_evidence():
 
     # z_1 = 3/4 z_0 + rho_0 / sqrt(2) has variance 9/16 8/9 + 1/2 = 1, and rho_1 the variance 65/72.
     base = MeanFieldGuide(model, init_scale=math.sqrt(8 / 9)).setup()
-    guide = HamiltonianGuide(model, base=base, num_steps=1, init_step_size=math.sqrt(0.5), tempering="none", max_step_size=2.0).setup()
+    options = {"num_steps": 1, "init_step_size": math.sqrt(0.5), "max_step_size": 2.0, "tempering": "none"}
+    guide = HamiltonianGuide(model, base=base, **options).setup()
     draws = guide.sample_posterior(100_000)["z"]
     assert draws.var().item() == pytest.approx(1, abs=5 * math.sqrt(2 / len(draws)))
     found = log_weights(model, guide, num_particles=100_000).values.detach()
