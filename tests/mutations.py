@@ -1235,6 +1235,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/gaussian/data.py", "seed=seed + i", "seed=seed", REPRODUCTIONS),
+    ("ppl_models/reproductions/gaussian/data.py", "scale.square().sqrt()", "scale.square()", REPRODUCTIONS),
     (
         "ppl_models/reproductions/gaussian/minibatch_optimum.py",
         "turn.square() + 0.25 * squared",

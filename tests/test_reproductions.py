@@ -14,6 +14,7 @@ import arviz as az
 import pandas as pd
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
 from guides import MeanFieldGuide, OptionError
 from ppl_models import GaussianSummary, OffsetGaussian
@@ -86,6 +87,15 @@ def test_published_mean_field_errors_of_the_offsets_are_not_those_of_its_optimum
     assert CELLS[25, "mean-field VB", "Delta"] < 0.8 * _noise_in_z(25)
     assert CELLS[50, "mean-field VB", "Delta"] < 0.9 * _noise_in_z(50)
     assert CELLS[400, "mean-field VB", "Delta"] > 2 * _noise_in_z(400)
+
+
+def test_the_study_s_data_are_those_of_its_distributions():
+    offset, scale = (each.float() for each in truth(20))
+    torch.manual_seed(12345)
+    for x in study_data(20, sets=2, num_data=50):
+        z = MultivariateNormal(torch.zeros(20, dtype=torch.float32), torch.eye(20, dtype=torch.float32)).sample()
+        law = MultivariateNormal(z + offset, torch.diag(scale.square()))
+        assert torch.equal(x, law.sample(torch.Size([50])).double())
 
 
 def test_the_network_is_drawn_in_single_precision_whatever_the_default(monkeypatch):
@@ -374,7 +384,7 @@ def test_an_interrupted_study_goes_on_where_it_was(tmp_path, monkeypatch):
     again: list[str] = []
     monkeypatch.setattr(ReportFolder, "keep", lambda self, key, result: (again.append(key), keep(self, key, result)))
     report = reproduce_gaussian(out=tmp_path, **whole)
-    assert len(again) == 2
+    assert len(again) == 3  # the limit of the data set, and a fit, were done
     assert not set(again) & set(done)
     assert len(report.tables["summary"]) == 4
 
