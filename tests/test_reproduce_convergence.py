@@ -228,6 +228,11 @@ def test_a_folder_of_other_options_is_refused(report):
         reproduce_convergence(out=report.folder, progress=False, **{**SMALL, "runs": 3})
 
 
+def test_no_datasets_are_not_the_default_ones(tmp_path):
+    with pytest.raises(OptionError, match="datasets must name at least one of '8gaussians', .*; got none"):
+        reproduce_convergence(out=tmp_path, datasets=[])
+
+
 # ------------------------------------------------------------------------------------------------------- the command
 
 

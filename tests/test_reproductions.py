@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import arviz as az
 import pandas as pd
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
-from guides import OptionError
+from guides import MeanFieldGuide, OptionError
 from ppl_models import GaussianSummary, OffsetGaussian
 from ppl_models.cli import run
 from ppl_models.objectives import log_weights
@@ -27,11 +29,12 @@ from ppl_models.reproductions.gaussian.closed_forms import (
     planar_gap,
     volume_error,
     volume_gap,
+    volume_limit,
 )
 from ppl_models.reproductions.gaussian.data import data_sets, model_at, own_data, study_data, truth
-from ppl_models.reproductions.gaussian.figures import posteriors_figure
+from ppl_models.reproductions.gaussian.figures import gaps_figure, learning_figure, posteriors_figure
 from ppl_models.reproductions.gaussian.fitting import fit_method, measure
-from ppl_models.reproductions.gaussian.methods import LEARNED, METHODS, STANDARD
+from ppl_models.reproductions.gaussian.methods import LEARNED, METHODS, ROUNDS, STANDARD, Method
 from ppl_models.reproductions.gaussian.minibatch_optimum import hamiltonian_gap, minibatch_optimum
 from ppl_models.reproductions.gaussian.pieces import fit_job, fit_key
 from ppl_models.reproductions.gaussian.published import DIMS, published
@@ -41,6 +44,7 @@ from tests.test_cli import refused
 
 CELLS = {(cell.dim, cell.method, cell.quantity): cell.value for cell in published()}
 TINY: dict[str, Any] = {"dims": [2], "methods": ["HVAE K=1", "mean-field VB"], "num_data": 100, "progress": False}
+MOMENTS = ("guide mean", "guide sd", "nuts mean", "nuts sd")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -61,14 +65,37 @@ def test_theta_is_the_sum_but_where_it_was_printed_from_other_digits():
             assert abs(value - total) < 0.06, (dim, method)
 
 
-@pytest.mark.parametrize("dim", [25, 50])
+@pytest.mark.parametrize("dim", DIMS)
 def test_published_errors_of_the_offsets_are_the_noise_in_z(dim):
+    shared, network = _noise_in_z(dim), _noise_in_z(dim, after_network=True)
+    for method in METHODS:
+        if (dim, method, "Delta") not in CELLS or method == "mean-field VB":
+            continue
+        # Of planar K=1 at d = 300 two runs diverged and were set back.
+        tolerance = 0.02 if (dim, method) == (300, "planar K=1") else 0.005
+        expected = network if method == "IAF" else shared
+        assert CELLS[dim, method, "Delta"] == pytest.approx(expected, rel=tolerance), (method, expected)
+
+
+def _noise_in_z(dim, *, after_network=False):
     offset = truth(dim)[0]
-    for network, methods in ((False, ("HVAE K=1", "HVAE K=10", "HVAE K=1, no tempering")), (True, ("IAF",))):
-        sets = study_data(dim, after_network=network)
-        mean = sum((x.mean(0) - offset).square().sum().item() for x in sets) / 3
-        for method in methods:
-            assert CELLS[dim, method, "Delta"] == pytest.approx(mean, rel=0.005), (method, mean)
+    sets = study_data(dim, after_network=after_network)
+    return sum((x.mean(0) - offset).square().sum().item() for x in sets) / 3
+
+
+def test_published_mean_field_errors_of_the_offsets_are_not_those_of_its_optimum():
+    assert CELLS[25, "mean-field VB", "Delta"] < 0.8 * _noise_in_z(25)
+    assert CELLS[50, "mean-field VB", "Delta"] < 0.9 * _noise_in_z(50)
+    assert CELLS[400, "mean-field VB", "Delta"] > 2 * _noise_in_z(400)
+
+
+def test_the_study_s_data_are_those_of_its_distributions():
+    offset, scale = (each.float() for each in truth(20))
+    torch.manual_seed(12345)
+    for x in study_data(20, sets=2, num_data=50):
+        z = MultivariateNormal(torch.zeros(20, dtype=torch.float32), torch.eye(20, dtype=torch.float32)).sample()
+        law = MultivariateNormal(z + offset, torch.diag(scale.square()))
+        assert torch.equal(x, law.sample(torch.Size([50])).double())
 
 
 def test_the_network_is_drawn_in_single_precision_whatever_the_default(monkeypatch):
@@ -153,6 +180,21 @@ def test_least_gaps_by_hand():
     assert planar_gap(scale, 3, layers=2) == 0
 
 
+def test_no_scales_take_a_guide_that_keeps_volume_below_its_limit():
+    data = GaussianSummary.of(own_data(1, num_data=40))
+    offset, best = (each.item() for each in OffsetGaussian(1).maximum_likelihood(data))
+    scales = best * torch.linspace(0.5, 3.0, 2001)
+    n, variance = 40, scales.square()
+    # The evidence and the gap by hand, with the offset at its best.
+    evidence = -0.5 * (n * (2 * math.pi * variance).log() + data.scatter / variance + torch.log1p(n / variance))
+    a = 1 + n / variance
+    lacking = model_at(data.mean, torch.full((1,), best)).log_evidence(data) - evidence + a.sqrt() - 1 - 0.5 * a.log()
+    assert offset == data.mean.item()
+    limit = volume_limit(data)
+    assert limit <= lacking.min() < limit + 1e-4
+    assert limit < volume_gap(torch.full((1,), best), n) - 1e-3  # wider scales than the best win some of it back
+
+
 # ------------------------------------------------------------------------------------------------------------- fits
 
 
@@ -172,12 +214,34 @@ def test_as_published_no_fit_beats_its_limit():
     numbers = measure(fitted, data, truth(3), draws=4000)
     least = method.least_gap(STANDARD, fitted.model, data.count)
     assert least - 5 * numbers["standard error"] < numbers["gap"] < 3 * least
+    assert numbers["gap to ML"] > volume_limit(data) - 5 * numbers["standard error"]
     assert numbers["ML log evidence"] >= numbers["log evidence"]
     assert numbers["gap to ML"] == pytest.approx(numbers["gap"] + numbers["ML log evidence"] - numbers["log evidence"])
     assert fitted.curve.step[-1] == 300
     assert fitted.curve.scale[-1] == pytest.approx(numbers["Sigma against ML"])
     # A point is the mean of two steps with ten draws each: a two-hundredth of the 4000.
     assert fitted.curve.elbo[-1] == pytest.approx(numbers["elbo"], abs=5 * 15 * numbers["standard error"])
+
+
+def test_over_a_fixed_base_mean_field_vb_stops_on_the_ridge():
+    data = data_sets(3, sets=1)[0]
+    numbers = measure(fit_method(METHODS["mean-field VB"], STANDARD, data, steps=0.3), data, truth(3), draws=1000)
+    # The sum of Delta and E z is that of the data, the scales are right, and Delta by itself is anywhere.
+    assert numbers["location"] < 1e-3
+    assert numbers["Sigma against ML"] < 1e-4
+    assert numbers["Delta against ML"] > 0.1
+
+
+def test_the_seconds_of_a_fit_are_those_of_all_of_it():
+    def slow(model):
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        return MeanFieldGuide(model)
+
+    data = data_sets(2, sets=1, num_data=50)[0]
+    fitted = fit_method(Method("slow", slow), LEARNED, data, steps=0.001)
+    assert fitted.seconds > 0.1 * len(ROUNDS[LEARNED])
 
 
 def test_own_data_do_not_depend_on_what_was_drawn_before():
@@ -230,8 +294,13 @@ def test_a_report_s_rows_are_those_of_its_jobs(report):
     summary = report.tables["summary"].set_index(["setting", "method"])
     both = fits[(fits["method"] == "HVAE K=1") & (fits["setting"] == STANDARD)]
     assert summary.loc[(STANDARD, "HVAE K=1"), "gap"] == pytest.approx(both["gap"].mean())
-    error = (both["standard error"] ** 2).sum() ** 0.5 / 2
-    assert summary.loc[(STANDARD, "HVAE K=1"), "standard error"] == pytest.approx(error)
+    # The sets share the draws: an error of all of them.
+    error = summary.loc[(STANDARD, "HVAE K=1"), "standard error"]
+    assert error == pytest.approx(both["standard error"].mean())
+    against = [summary.loc[(STANDARD, "HVAE K=1"), f"{name} against ML"] for name in ("theta", "Delta", "Sigma")]
+    assert against[0] == pytest.approx(against[1] + against[2])
+    limit = json.loads((report.folder / "jobs" / "limit-d2-set2.json").read_text())
+    assert limit["least gap to ML"] == volume_limit(data_sets(2, sets=2, num_data=100)[1])
     assert json.dumps(report.as_dict(), allow_nan=False)
     assert report.reached is False  # after a hundredth of the steps
 
@@ -251,6 +320,48 @@ def test_a_judged_fit_leaves_draws_and_a_verdict(tmp_path):
         torch.testing.assert_close(moments, torch.tensor(location.mean(("chain", "draw")).values))
     figure = posteriors_figure([result])
     assert [text.get_text() for text in figure.axes[1].texts] == [verdict["level"]]
+
+
+def test_a_report_shows_its_own_verdicts_and_links_no_others(report, tmp_path):
+    folder = shutil.copytree(report.folder, tmp_path / "report")
+    moments = {name: [0.0, 0.0] if "mean" in name else [1.0, 1.0] for name in MOMENTS}
+    level = {STANDARD: "fail", LEARNED: "pass"}
+    for setting in (STANDARD, LEARNED):
+        for method in TINY["methods"]:
+            key = fit_key(2, 1, method, setting)
+            job = json.loads((folder / "jobs" / f"{key}.json").read_text())
+            job["row"]["verdict"] = level[setting]
+            (folder / "jobs" / f"{key}-judged.json").write_text(json.dumps(job | {"moments": moments}))
+    shown = f"d2-set1-{TINY['methods'][0].lower().replace(' ', '-').replace('=', '-')}-as-published"
+    for path in (f"verdicts/{shown}.json", f"posteriors/{shown}-nuts.nc", "verdicts/d3-set1-iaf-put-right.json"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("{}")
+    again = reproduce_gaussian(out=folder, sets=2, steps=0.01, processes=1, **TINY)
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    assert f"(verdicts/{shown}.json)" in index
+    assert f"(posteriors/{shown}-nuts.nc)" in index
+    assert "d3-set1" not in index
+    assert again.tables["verdicts"].to_dict("list") == {
+        "method": TINY["methods"],
+        STANDARD: ["fail", "fail"],
+        LEARNED: ["pass", "pass"],
+    }
+    assert "| HVAE K=1 | fail | pass |" in index
+
+
+def test_noise_that_lifts_a_bound_above_the_evidence_stays_in_the_means():
+    gaps = [[3.0, -1.0, 2.0], [-1.0, -1.0, None]]
+    results = []
+    for i, values in enumerate(gaps):
+        row = {"d": 2, "data set": i + 1, "setting": LEARNED, "method": "IAF", "ML log evidence": 10.0}
+        elbo = [None if gap is None else 10.0 - gap for gap in values]
+        curve = {"step": [1, 2, 3], "offset": [4.0, 2.0, 1.0], "scale": [1.0, 1.0, 1.0], "elbo": elbo}
+        results.append({"row": row | {"gap to ML": values[0]}, "curve": curve})
+    assert learning_figure(results, 2).axes[1].lines[0].get_ydata().tolist() == [1.0, 1e-3, 2.0]
+    limits = [{"d": 2, "data set": i + 1, "least gap to ML": 5.0 + i} for i in range(2)]
+    left, right = gaps_figure([result["row"] for result in results], limits).axes
+    assert right.lines[0].get_ydata().tolist() == [1.0]
+    assert left.lines[0].get_ydata().tolist() == [5.5]
 
 
 def test_an_interrupted_study_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -273,7 +384,7 @@ def test_an_interrupted_study_goes_on_where_it_was(tmp_path, monkeypatch):
     again: list[str] = []
     monkeypatch.setattr(ReportFolder, "keep", lambda self, key, result: (again.append(key), keep(self, key, result)))
     report = reproduce_gaussian(out=tmp_path, **whole)
-    assert len(again) == 2
+    assert len(again) == 3  # the limit of the data set, and a fit, were done
     assert not set(again) & set(done)
     assert len(report.tables["summary"]) == 4
 
@@ -325,6 +436,18 @@ def test_a_folder_of_another_report_is_refused(name, settings, message, tmp_path
     ReportFolder(tmp_path, name="gaussian", settings={"seed": 0}, scope={"dims": [1, 2]})
     with pytest.raises(OptionError, match=message):
         ReportFolder(tmp_path, name=name, settings=settings)
+
+
+def test_a_folder_tells_all_versions_that_have_worked_in_it(tmp_path):
+    def opened():
+        ReportFolder(tmp_path, name="gaussian", settings={})
+        return json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+
+    config = opened()
+    (today,) = config["versions"]
+    older = today | {"torch_version": "1.0"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"versions": [older]}), encoding="utf-8")
+    assert [opened()["versions"] for _ in range(2)] == [[older, today], [older, today]]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

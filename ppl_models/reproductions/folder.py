@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class ReportFolder:
     """Write a self-contained report: config, results of jobs, tables, figures, ArviZ files, verdicts, and an index.
 
     ===================================== ==============================================================================
-    ``config.json``                       what was asked for, and the versions of what answered
+    ``config.json``                       what was asked for, and the versions of all that has answered so far
     ``jobs/KEY.json``                     numbers of one job; where it exists, the job is done
     ``tables/NAME.csv``, ``NAME.md``      tables
     ``figures/NAME.png``                  figures
@@ -87,12 +87,13 @@ class ReportFolder:
             "reproduction": name,
             "settings": dict(settings),
             "scope": dict(scope or {}),
-            "versions": {k: v for k, v in versions("pyro-ppl", "numpyro", "arviz").items() if k.endswith("_version")},
-            "machine": platform.machine(),
         }
         # As it will be read: tuples become lists.
         config = json.loads(json.dumps(config))
-        self._check(config)
+        answering = {k: v for k, v in versions("pyro-ppl", "numpyro", "arviz").items() if k.endswith("_version")}
+        answering["machine"] = platform.machine()
+        earlier = self._earlier(config)
+        config["versions"] = earlier if answering in earlier else [*earlier, answering]
         try:
             self._write_json(self.path / CONFIG, config)
         except OSError as cause:
@@ -101,14 +102,15 @@ class ReportFolder:
                 "Name another."
             ) from cause
 
-    def _check(self, config: Mapping[str, Any]) -> None:
+    def _earlier(self, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Check that the folder may be gone on with, and tell the versions that have worked in it."""
         file = self.path / CONFIG
         if not file.is_file():
-            return
+            return []
         advice = "Name another folder, or delete this one."
         try:
             older = json.loads(file.read_text(encoding="utf-8"))
-            found, settings = older["reproduction"], older["settings"]
+            found, settings, earlier = older["reproduction"], older["settings"], older["versions"]
         except (ValueError, KeyError, TypeError) as cause:
             raise OptionError(f"out must be a report's folder or a new one; {file} is of something else.") from cause
         if found != self.name:
@@ -117,6 +119,8 @@ class ReportFolder:
             wrong = sorted(k for k in {*settings, *config["settings"]} if settings.get(k) != config["settings"].get(k))
             told = ", ".join(f"{k}={settings.get(k)!r}" for k in wrong)
             raise OptionError(f"out holds a report of other settings: {str(self.path)!r} has {told}. {advice}")
+
+        return earlier if isinstance(earlier, list) else [earlier]
 
     # -------------------------------------------------------------------------------------------------------- results
 
@@ -176,14 +180,20 @@ class ReportFolder:
         """Put a heading or a paragraph into the report."""
         self._sections.append(text)
 
-    def index(self, title: str) -> Path:
-        """Write the report with all that was put into it, and links to all other files."""
+    def index(self, title: str, *, of: Collection[str] | None = None) -> Path:
+        """Write the report with all that was put into it, and links to draws, verdicts and models.
+
+        Args:
+            title: Its heading.
+            of: Names of those that belong to this report, where the folder may hold others; all by default.
+        """
         sections = [f"# {title}", *self._sections]
         for part, what in (("posteriors", "Draws, for ArviZ"), ("verdicts", "Verdicts"), ("models", "Fitted models")):
             files = sorted((self.path / part).glob("[!.]*")) if (self.path / part).is_dir() else []
+            files = [each for each in files if of is None or each.stem in of]
             if files:
                 sections.append(f"## {what}\n\n" + "\n".join(f"- [{f.name}]({part}/{f.name})" for f in files))
-        sections.append(f"What was asked for, and the versions of what answered: [{CONFIG}]({CONFIG}).")
+        sections.append(f"What was asked for, and the versions of all that has answered: [{CONFIG}]({CONFIG}).")
         return self._write(self.path / INDEX, "\n\n".join(sections) + "\n")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from guides.errors import choose, whole_number
+from guides.errors import OptionError, choose, whole_number
 from ppl_models.datasets import ToyData
 from ppl_models.reproductions.convergence.contenders import CONTENDERS, FULL, QUICK, parts_of
 from ppl_models.reproductions.convergence.published import PUBLISHED, PUBLISHED_RUNS
@@ -69,7 +69,10 @@ def reproduce_convergence(
     References:
         https://github.com/simonamtoft/generative-convergence, whose tables and losses are held against ours.
     """
-    names = [choose("datasets", name, _DATASETS) for name in datasets or (_DATASETS if full else QUICK_DATASETS)]
+    wanted = (_DATASETS if full else QUICK_DATASETS) if datasets is None else datasets
+    names = [choose("datasets", name, _DATASETS) for name in wanted]
+    if not names:
+        raise OptionError(f"datasets must name at least one of {', '.join(map(repr, _DATASETS))}; got none.")
     chosen = None if models is None else [choose("models", name, CONTENDERS) for name in models]
     runs = (PUBLISHED_RUNS if full else QUICK_RUNS) if runs is None else whole_number("runs", runs, least=1)
     seed = whole_number("seed", seed, least=0)

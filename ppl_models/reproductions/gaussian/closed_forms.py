@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ppl_models.gaussian import GaussianSummary
+from ppl_models.reproductions.gaussian.data import model_at
+
 __all__ = [
     "doubled_iaf_error",
     "mean_field_scale",
@@ -17,6 +20,7 @@ __all__ = [
     "planar_gap",
     "volume_error",
     "volume_gap",
+    "volume_limit",
 ]
 
 
@@ -128,8 +132,37 @@ def volume_error(scale: Tensor, count: int) -> float:
         >>> round(volume_error(truth(25)[1], 256), 4), round(volume_error(truth(25)[1], 10_000), 5)
         (0.0276, 0.00064)
     """
-    found = _widened(scale, lambda variance: (1 + count / variance).rsqrt())
-    return (found - scale).square().sum().item()
+    return (_volume_scale(scale, count) - scale).square().sum().item()
+
+
+def volume_limit(data: GaussianSummary) -> float:
+    r"""The least that a guide over N(0, I) that keeps volume lacks of the log evidence at maximum likelihood, in nats.
+
+    The model has its own scales, whose log evidence less :func:`volume_gap` is the most that the ELBO can be: with
+    :math:`\Delta = \bar x`, the best of all, and :math:`v = \sigma^2`,
+
+    .. math:: \sum_j -\tfrac N2 \log 2 \pi v_j - \frac{S_j}{2 v_j} - \sqrt{1 + N / v_j} + 1
+
+    Its slope has the sign of :math:`S_j / N + (1 + N / v_j)^{-1/2} - v_j`, which is concave in :math:`v_j` and positive
+    at 0, so that it changes once: the scales of :func:`volume_error` are the best, and no fit is above them.
+
+    Args:
+        data: The data.
+
+    Example:
+        >>> from ppl_models.reproductions.gaussian.data import data_sets, truth
+        >>> round(volume_limit(data_sets(25, sets=1)[0])), round(volume_gap(truth(25)[1], 10_000))  # at the true scales
+        (9754, 9922)
+    """
+    offset, scale = model_at(data.mean, data.mean.new_ones(len(data.mean))).maximum_likelihood(data)
+    widest = _volume_scale((data.scatter / data.count).sqrt(), data.count)
+    highest, own = (model_at(offset, each).log_evidence(data).item() for each in (scale, widest))
+    return highest - own + volume_gap(widest, data.count)
+
+
+def _volume_scale(scale: Tensor, count: int) -> Tensor:
+    """The scales that are best for guides over N(0, I) that keep volume."""
+    return _widened(scale, lambda variance: (1 + count / variance).rsqrt())
 
 
 def _widened(scale: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from guides.errors import OptionError, choose, whole_number
 from ppl_models.gaussian import GaussianSummary, OffsetGaussian
@@ -64,15 +63,16 @@ def study_data(dim: int, *, sets: int = 3, num_data: int = 10_000, after_network
         Tensors ``(N, d)`` in float64.
     """
     offset, scale = (each.float() for each in truth(dim))
+    # The study drew from MultivariateNormal(z + offset, diag(scale**2)), whose factor is this, on the diagonal.
+    factor = scale.square().sqrt()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(STUDY_SEED)
         if after_network:
             _draw_network(dim)
         drawn = []
         for _ in range(sets):
-            z = MultivariateNormal(torch.zeros(dim, dtype=torch.float32), torch.eye(dim, dtype=torch.float32)).sample()
-            law = MultivariateNormal(z + offset, torch.diag(scale.square()))
-            drawn.append(law.sample(torch.Size([num_data])).double())
+            location = torch.randn(dim, dtype=torch.float32) + offset
+            drawn.append((location + factor * torch.randn(num_data, dim, dtype=torch.float32)).double())
     return drawn
 
 

@@ -31,7 +31,7 @@ _TITLES = {
     "as published": "As published: base N(0, I), not learned",
     "put right": "Put right: learned base, centred latent",
 }
-#: Where the axis of gaps ends: below it a gap is noise.
+#: Where the axis of gaps ends: below it a gap is noise, which may be negative. Means are taken before it is cut off.
 _LEAST_GAP = 1e-3
 
 
@@ -68,25 +68,25 @@ def errors_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def gaps_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def gaps_figure(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw log evidence at the maximum-likelihood estimate less ELBO, by d, with the limit of guides that keep volume.
 
     Args:
         rows: Of all fits.
+        limits: Of all data sets, what :func:`~ppl_models.reproductions.gaussian.pieces.limit_job` found.
     """
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
-    table["gap to ML"] = table["gap to ML"].clip(lower=_LEAST_GAP)
     figure, ((left, right),) = panels(1, 2, width=10.5, height=5.2)
     for axes, setting in zip((left, right), SETTINGS, strict=True):
         part = table[table["setting"] == setting]
         for method, style in _STYLES.items():
-            _band(axes, part[part["method"] == method], "gap to ML", label=method, **style)
+            _band(axes, part[part["method"] == method], "gap to ML", least=_LEAST_GAP, label=method, **style)
         if setting == STANDARD:
-            law = part[part["method"].isin(_HAMILTONIAN)].groupby("d")["volume law"].mean()
+            least = pd.DataFrame(list(limits)).groupby("d")["least gap to ML"].mean()
             axes.plot(
-                law.index, law, ":_", ms=12, color="#c1272d", linewidth=2, label="least possible for HVAE", zorder=5
+                least.index, least, ":_", ms=12, color="#c1272d", linewidth=2, label="least possible for HVAE", zorder=5
             )
         _log(axes, sorted(set(table["d"])))
         axes.set_title(_TITLES[setting], fontsize=10.5)
@@ -134,20 +134,13 @@ def learning_figure(results: Sequence[Mapping[str, Any]], dim: int) -> Figure:
             series = [gaps, *([r["curve"][name][:length] for r in those] for name in ("offset", "scale"))]
             for i, values in enumerate(series):
                 array = np.array(values, dtype=float)
-                # A bound by ten draws may lie above the evidence by its noise.
-                array[array <= 0] = np.nan
-                axes = grid[i][j]
-                with np.errstate(invalid="ignore"):
-                    axes.plot(steps, _mean(array), label=method, linewidth=1.5, **style)
-                    if len(array) > 1:
-                        axes.fill_between(
-                            steps,
-                            np.fmin.reduce(array),
-                            np.fmax.reduce(array),
-                            color=style["color"],
-                            alpha=0.18,
-                            linewidth=0,
-                        )
+                axes, low, high = grid[i][j], np.fmin.reduce(array), np.fmax.reduce(array)
+                least = _LEAST_GAP if i == 0 else 0.0
+                axes.plot(steps, _mean(array).clip(least), label=method, linewidth=1.5, **style)
+                if len(array) > 1:
+                    axes.fill_between(
+                        steps, low.clip(least), high.clip(least), color=style["color"], alpha=0.18, linewidth=0
+                    )
         for i, what in enumerate(quantities):
             axes = grid[i][j]
             axes.set_yscale("log")
@@ -222,17 +215,14 @@ def _ratios(moments: Mapping[str, Sequence[float]]) -> list[float]:
     return [own / theirs for own, theirs in zip(moments["guide sd"], moments["nuts sd"], strict=True)]
 
 
-_HAMILTONIAN = tuple(name for name in METHODS if name.startswith("HVAE"))
-
-
-def _band(axes: Axes, table: pd.DataFrame, column: str, *, label: str, **style: Any) -> None:
+def _band(axes: Axes, table: pd.DataFrame, column: str, *, label: str, least: float = 0.0, **style: Any) -> None:
     """A line through the means over the data sets, and a band from the least to the largest."""
     if not len(table):
         return
     by = table.groupby("d")[column]
-    mean = by.mean()
+    mean, low, high = (each.clip(least) for each in (by.mean(), by.min(), by.max()))
     axes.plot(mean.index, mean, marker=".", linewidth=1.6, label=label, **style)
-    axes.fill_between(mean.index, by.min(), by.max(), color=style["color"], alpha=0.18, linewidth=0)
+    axes.fill_between(mean.index, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
 def _mean(array: Any) -> Any:

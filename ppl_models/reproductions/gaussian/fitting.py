@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +77,7 @@ class Fitted:
         model: At the fitted parameters, which are held fixed.
         guide: The guide.
         curve: How it came there.
-        seconds: Of one core.
+        seconds: Of processor time, from the start: guides made and whitened before each round, and all steps.
         skipped: How many steps were skipped because they were not finite.
     """
 
@@ -103,6 +104,7 @@ def fit_method(
     Raises:
         DivergedError: If too many steps are not finite.
     """
+    began = time.process_time()
     model = method.start(setting, len(data.mean))
     rounds = [max(1, round(steps * each.steps)) for each in ROUNDS[setting]]
     every = max(1, sum(rounds) // POINTS)
@@ -119,7 +121,7 @@ def fit_method(
         return adam
 
     losses: list[float] = []
-    seconds, skipped = 0.0, 0
+    skipped = 0
     for number, (count, each) in enumerate(zip(rounds, ROUNDS[setting], strict=True)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -138,9 +140,9 @@ def fit_method(
             description=f"{method.name}, {setting}",
         )
         losses += [record["loss"] for record in result.records if not record["skipped"]]
-        seconds, skipped = seconds + result.seconds, skipped + result.skipped
+        skipped += result.skipped
     curve.take_losses(losses)
-    return Fitted(model.requires_grad_(False), guide, curve, seconds, skipped)
+    return Fitted(model.requires_grad_(False), guide, curve, time.process_time() - began, skipped)
 
 
 @torch.no_grad()
@@ -190,7 +192,8 @@ def measure(
         Squared errors ``Delta``, ``Sigma`` and ``theta`` (the sum) against truth, the same ``... against ML``, those of
         the ML estimate itself (``ML ...``), ``location``, :math:`|\Delta + E_q z - \bar x|^2`, all in the data's units
         squared; in nats, ``elbo`` and its ``standard error``, ``log evidence`` at the fitted parameters and ``ML log
-        evidence`` at the best ones, ``gap`` and ``gap to ML``: these two less the ELBO; ``seconds``, ``skipped``.
+        evidence`` at the best ones, ``gap`` and ``gap to ML``: these two less the ELBO; the fit's ``seconds`` and
+        ``skipped``.
     """
     model = fitted.model
     best = model.maximum_likelihood(data)

@@ -11,9 +11,9 @@ from ppl_models.reproductions.folder import ReportFolder
 from ppl_models.reproductions.gaussian.data import SOURCES
 from ppl_models.reproductions.gaussian.figures import errors_figure, gaps_figure, learning_figure, posteriors_figure
 from ppl_models.reproductions.gaussian.methods import LEARNED, METHODS, ROUNDS, SETTINGS
-from ppl_models.reproductions.gaussian.pieces import closed_forms_job, fit_job, fit_key
+from ppl_models.reproductions.gaussian.pieces import closed_forms_job, fit_job, fit_key, limit_job
 from ppl_models.reproductions.gaussian.published import DIMS
-from ppl_models.reproductions.gaussian.tables import compared, draws_of_z, goals, headline, summary
+from ppl_models.reproductions.gaussian.tables import compared, draws_of_z, goals, headline, summary, verdicts
 from ppl_models.reproductions.jobs import Job, run_jobs
 from ppl_models.reproductions.report import Report
 
@@ -94,27 +94,34 @@ def reproduce_gaussian(
     folder = ReportFolder(
         out, name="gaussian", settings=settings, scope={"dims": chosen, "sets": sets, "methods": names}
     )
-    shared = {"source": data, **{name: settings[name] for name in ("seed", "num_data", "steps", "draws")}}
-    jobs = []
+    drawn = {"source": data, "seed": seed, "num_data": num_data}
+    shared = {**drawn, "steps": steps, "draws": settings["draws"]}
+    jobs, judged_keys = [], []
     for dim in chosen:
         if dim in DIMS and num_data == NUM_DATA:
             jobs.append(Job(f"closed-forms-d{dim}", closed_forms_job, {"dim": dim}))
         for data_set in range(1, sets + 1):
+            options = {"dim": dim, "data_set": data_set, **drawn}
+            jobs.append(Job(f"limit-d{dim}-set{data_set}", limit_job, options))
             for setting in SETTINGS:
                 for method in names:
                     options = {"dim": dim, "data_set": data_set, "method": method, "setting": setting, **shared}
                     judged = judge and dim == chosen[0] and data_set == 1
-                    key = fit_key(dim, data_set, method, setting) + "-judged" * judged
-                    jobs.append(Job(key, fit_job, {**options, "judge": judged}))
+                    key = fit_key(dim, data_set, method, setting)
+                    judged_keys += [key] * judged
+                    jobs.append(Job(key + "-judged" * judged, fit_job, {**options, "judge": judged}))
     results = run_jobs(folder, jobs, processes=processes, progress=progress)
-    return _write(folder, results, chosen)
+    return _write(folder, results, chosen, judged_keys)
 
 
-def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims: Sequence[int]) -> Report:
+def _write(
+    folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims: Sequence[int], judged_keys: Sequence[str]
+) -> Report:
     import pandas as pd
 
     fits = [result for result in results.values() if "row" in result]
     forms = {result["d"]: result for result in results.values() if "shift" in result}
+    limits = [result for result in results.values() if "least gap to ML" in result]
     rows = [result["row"] for result in fits]
     reached = goals(rows)
     table = compared(rows, forms)
@@ -128,9 +135,10 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
     folder.figure(
         "errors",
         errors_figure(rows),
-        caption="Squared errors against truth: means over the data sets, and bands from the least to the largest.",
+        caption="Squared errors against truth: means over the data sets, and bands from the least to the largest. Of "
+        "curves that lie on one another the last hides the others.",
     )
-    folder.figure("gaps", gaps_figure(rows), caption="What each ELBO lacks of the log evidence.")
+    folder.figure("gaps", gaps_figure(rows, limits), caption=GAPS)
     folder.table("summary", tables["summary"], caption=SUMMARY)
     if len(table):
         tables["published"] = table
@@ -145,7 +153,7 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
         caption = (
             f"Learning curves, d = {dim}: means and bands over data sets. Put right, each fit has "
             f"{len(ROUNDS[LEARNED])} rounds: before each the latent is whitened where the model then is, and the guide "
-            "starts anew."
+            "starts anew. Gaps below 0.001 nats, which are noise, stand at 0.001."
         )
         folder.figure(f"learning-d{dim}", figure, caption=caption)
     judged = [result for result in fits if "moments" in result]
@@ -156,9 +164,11 @@ def _write(folder: ReportFolder, results: Mapping[str, Mapping[str, Any]], dims:
             "at the same fitted parameters; and the verdict on the guide."
         )
         folder.figure("posteriors", posteriors_figure(judged), caption=caption)
+        tables["verdicts"] = verdicts([result["row"] for result in judged])
+        folder.table("verdicts", tables["verdicts"], caption="The verdicts, whose reasons are in the files below:")
     folder.text("## All fits")
     folder.table("fits", pd.DataFrame(rows), caption="One row each.", listed=False)
-    folder.index("The Gaussian study, done again and put right")
+    folder.index("The Gaussian study, done again and put right", of=[*judged_keys, *(f"{k}-nuts" for k in judged_keys)])
     return Report(
         folder.name,
         folder.path,
@@ -179,12 +189,19 @@ data, which the study did not: what its objectives have their optimum at stands 
 
 HEADLINE = """\
 Squared errors of σ against truth, and what the ELBO lacks of the log evidence at the ML estimate, in nats; means over
-the data sets. ML's own error of σ stands beside them."""
+the data sets. ML's own error of σ stands beside them. *seconds*: processor time of a fit from its start, the making and
+whitening of its guide included."""
+
+GAPS = """\
+What each ELBO lacks of the log evidence at the ML estimate. The limit is that of every guide over N(0, I) that keeps
+volume, whatever the model's offsets and scales."""
 
 SUMMARY = """\
-Means over the data sets. *theta, Delta, Sigma*: squared errors against truth, Δ and σ together, of Δ and of σ;
-*location*: |Δ + E z − x̄|². *gap*: log evidence at the fitted parameters less ELBO, in nats, and its standard error;
-*least gap*: what no such guide can be below; *gap to ML*: the same with the log evidence at the ML estimate."""
+Means over the data sets. *theta, Delta, Sigma*: squared errors against truth, of Δ and σ together, of Δ and of σ;
+*... against ML*: the same against the ML estimate in place of truth; *location*: |Δ + E z − x̄|². *gap*: log evidence at
+the fitted parameters less ELBO, in nats, and its standard error, which a mean does not make smaller: all sets share the
+draws. *least gap*: what no such guide can be below at these parameters; *gap to ML*: as *gap*, with the log evidence at
+the ML estimate. *skipped*: steps that were not finite."""
 
 PUBLISHED = """\
 Published means of three data sets, what the objective that was maximised has its optimum at on the study's data, in

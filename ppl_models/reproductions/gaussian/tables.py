@@ -11,7 +11,7 @@ from ppl_models.reproductions.gaussian.published import published
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compared", "draws_of_z", "goals", "headline", "summary", "why"]
+__all__ = ["compared", "draws_of_z", "goals", "headline", "summary", "verdicts", "why"]
 
 Result = Mapping[str, Any]
 
@@ -20,7 +20,11 @@ MOST_GAP, MOST_DISTANCE = 1.0, 1e-4
 
 
 def summary(rows: Sequence[Result]) -> pd.DataFrame:
-    """Take means over the data sets, one row for each d, setting and method; standard errors are those of the means."""
+    """Take means over the data sets, one row for each d, setting and method.
+
+    The fits of all data sets have the same noise, and are measured by the same draws, so that the standard error of a
+    mean may be as large as the mean of theirs, which is what is told.
+    """
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
@@ -28,6 +32,7 @@ def summary(rows: Sequence[Result]) -> pd.DataFrame:
         "theta",
         "Delta",
         "Sigma",
+        "theta against ML",
         "Delta against ML",
         "Sigma against ML",
         "location",
@@ -37,11 +42,8 @@ def summary(rows: Sequence[Result]) -> pd.DataFrame:
         "gap to ML",
         "seconds",
     ]
-    # Of independent estimates.
-    table["standard error"] = table["standard error"] ** 2
     grouped = table.groupby(["d", "setting", "method"], sort=False)
     means = grouped[columns].mean()
-    means["standard error"] = (means["standard error"] / grouped.size()) ** 0.5
     means["largest gap to ML"] = grouped["gap to ML"].max()
     means["largest location"] = grouped["location"].max()
     means["skipped"] = grouped["skipped"].sum()
@@ -198,6 +200,14 @@ def goals(rows: Sequence[Result]) -> list[dict[str, Any]]:
                 }
             )
     return told
+
+
+def verdicts(rows: Sequence[Result]) -> pd.DataFrame:
+    """Show the verdicts on the guides that were judged, one row for each method."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows)).pivot(index="method", columns="setting", values="verdict")
+    return _ordered(table[list(SETTINGS)].reset_index())
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -178,7 +178,7 @@ def _write(
     folder.text("## Trajectories")
     for task in tasks:
         folder.figure(f"trajectories-{task.key}", caption=f"{task.method}: {TRAJECTORIES}")
-    folder.index(study.title)
+    folder.index(study.title, of=[task.key for task in tasks])
     judgement = [each["reached"] for each in reached if each["reached"] is not None]
     return Report(folder.name, folder.path, tables, folder.files, reached=all(judgement) if judgement else None)
 
