@@ -230,7 +230,7 @@ def test_a_folder_of_other_options_is_refused(report):
 
 def test_no_datasets_are_not_the_default_ones(tmp_path):
     with pytest.raises(OptionError, match="datasets must name at least one of '8gaussians', .*; got none"):
-        reproduce_convergence(out=tmp_path, datasets=[])
+        reproduce_convergence(out=tmp_path, datasets=[], models=["draw"])
 
 
 # ------------------------------------------------------------------------------------------------------- the command
