@@ -1446,7 +1446,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "value",
         IMAGE_REPRODUCTIONS,
     ),
-    ("ppl_models/reproductions/images/pieces.py", "lost = [math.inf", "lost = [-math.inf", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/pieces.py",
+        "lost = [-math.inf if gap < 1e-3",
+        "lost = [-math.inf if gap",
+        IMAGE_REPRODUCTIONS,
+    ),
     ("ppl_models/reproductions/images/pieces.py", "at_rest=True, ", "", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/pieces.py", "if task.from_rest and ", "if ", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/figures.py", "if from_rest:", "if True:", IMAGE_REPRODUCTIONS),

@@ -316,24 +316,26 @@ def test_goals_are_reached_if_all_are_and_missed_if_one_is(told, together):
 def test_an_image_that_no_draw_explains_has_the_worst_tail(idx_folder, tmp_path, monkeypatch):
     """JSON has no infinities: a job keeps those of k-hat as words; earlier jobs kept nothing of them."""
     told, all_lost, all_equal = torch.randn(80) - 90, torch.full((80,), -math.inf), torch.full((80,), -80.0)
-    weighed = ImportanceNLL(torch.stack([told, all_lost, all_equal], 1))
+    one_alone = torch.where(torch.arange(80) == 3, -90.0, torch.randn(80) - 1500)
+    weighed = ImportanceNLL(torch.stack([told, one_alone, all_lost, all_equal], 1))
     monkeypatch.setattr(pieces, "importance_nll", lambda *args, **options: weighed)
     monkeypatch.setattr(pieces, "trained", lambda *args: (None, None))
     folder = ReportFolder(tmp_path, name="tails", settings={})
     task = Task("mnist", "VAE", str(idx_folder), False, 0, False, LOOK)
-    new = weigh_job(folder, task=task, start=0, stop=3)
+    new = weigh_job(folder, task=task, start=0, stop=4)
     tail = weighed.k_hat[0].item()
-    for key, job in (("new", new), ("old", new | {"k-hat": [tail, None, None]})):
+    for key, job in (("new", new), ("old", new | {"k-hat": [tail, None, None, None]})):
         folder.keep(key, job)
         weights = joined([folder.result(key)])
-        assert weights["k-hat"] == [tail, math.inf, -math.inf]
+        assert weights["k-hat"] == [tail, math.inf, math.inf, -math.inf]
         assert weights["log evidence"] == weighed.log_evidence.tolist()
-        assert weights["elbo"][1] == weights["bound"][1] == -math.inf
+        assert weights["elbo"][2] == weights["bound"][2] == -math.inf
+    assert new["k-hat"][1:] == ["inf", "inf", "-inf"]
     point = {"epochs": 1.0, "minutes": 1.0}
     found = {"training": {"points": [point]}, "judgement": {"active units": 3, "verdict": None}, "weights": weights}
     row, _ = results({"VAE": found}, 200.0, number=False)
     assert tail < 0.7
-    assert (row["k-hat, median"], row["k-hat > 0.7"], row["NLL"]) == (tail, pytest.approx(1 / 3), math.inf)
+    assert (row["k-hat, median"], row["k-hat > 0.7"], row["NLL"]) == (math.inf, 0.5, math.inf)
     assert "study's number" not in row
 
 

@@ -145,8 +145,10 @@ def joined(parts: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, list[float
     weights = {name: [value for part in parts for value in part[name]] for name in parts[0]}
     for name in ("log evidence", "elbo", "bound"):  # of an image that no draw explains
         weights[name] = [-math.inf if value is None else value for value in weights[name]]
-    # Earlier jobs kept neither infinity: plus if no draw explains the image, minus if all do equally well.
-    lost = [math.inf if value == -math.inf else -math.inf for value in weights["log evidence"]]
+    # Earlier jobs kept neither infinity: minus if all draws do equally well, plus if none explains the image, or hardly
+    # more than one.
+    gaps = [one - other for one, other in zip(weights["log evidence"], weights["elbo"], strict=True)]
+    lost = [-math.inf if gap < 1e-3 else math.inf for gap in gaps]
     weights["k-hat"] = [
         other if value is None else float(value) for value, other in zip(weights["k-hat"], lost, strict=True)
     ]
