@@ -512,6 +512,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/diagnostics/importance.py", "- math.log(self.num_samples)", "", IMPORTANCE),
     ("ppl_models/diagnostics/importance.py", "/ math.sqrt(self.num_samples)", "", IMPORTANCE),
     ("ppl_models/diagnostics/importance.py", "max(1, max_batch // data)", "max_batch", IMPORTANCE),
+    ("ppl_models/diagnostics/importance.py", "if vectorize_particles:", "if False:", IMPORTANCE),
     ("ppl_models/diagnostics/judging.py", "evaluating(model, guide), pyro", "pyro", IMPORTANCE),
     (
         "ppl_models/diagnostics/importance.py",
@@ -1425,6 +1426,35 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         IMAGE_REPRODUCTIONS,
     ),
     ("ppl_models/reproductions/images/tables.py", "difference <= 2 * error", "difference <= 0", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/tables.py",
+        "elif difference <= 0",
+        "elif difference < error",
+        IMAGE_REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/tables.py", "if False in told", "if None in told", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/tables.py", " if more else", " if True else", IMAGE_REPRODUCTIONS),
+    (
+        "ppl_models/reproductions/images/training.py",
+        "skipped += result.skipped",
+        "skipped = result.skipped",
+        IMAGE_REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/images/pieces.py",
+        "value if math.isfinite(value) else str(value)",
+        "value",
+        IMAGE_REPRODUCTIONS,
+    ),
+    (
+        "ppl_models/reproductions/images/pieces.py",
+        "lost = [-math.inf if gap < 1e-3",
+        "lost = [-math.inf if gap",
+        IMAGE_REPRODUCTIONS,
+    ),
+    ("ppl_models/reproductions/images/pieces.py", "at_rest=True, ", "", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/pieces.py", "if task.from_rest and ", "if ", IMAGE_REPRODUCTIONS),
+    ("ppl_models/reproductions/images/figures.py", "if from_rest:", "if True:", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/data.py", "/ 255).round()", "/ 255)", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/data.py", "sum(0) + 0.5) / (", "sum(0) + 1.5) / (", IMAGE_REPRODUCTIONS),
     (

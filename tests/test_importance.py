@@ -14,6 +14,7 @@ from torch import nn
 from guides import DataError, MeanFieldGuide, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models.diagnostics import importance_nll, k_hat
+from ppl_models.objectives import log_weights
 from tests.contract.problems import AMORTISED, GLOBAL
 from tests.contract.registry import GUIDES, wide
 
@@ -56,6 +57,20 @@ def test_batches_are_bounded_and_change_nothing_but_the_noise(max_batch):
     assert estimate.log_weights.shape == (50, 4)
     assert max(sizes) <= max_batch
     assert ((estimate.log_evidence - problem.log_evidence).abs() < 6 * estimate.monte_carlo_error).all()
+
+
+def test_what_batches_have_in_common_is_found_once():
+    problem = AMORTISED["linear_vae"]()
+    guide, runs = wide(problem.model, problem.encoder).setup(*problem.args), []
+    hook = problem.model.decoder.register_forward_hook(lambda module, args, output: runs.append(output))
+    estimate = importance_nll(problem.model, guide, *problem.args, num_samples=50, max_batch=20, seed=0)
+    hook.remove()
+    assert len(runs) == 10 + 2  # one for independence, and one for plates
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        log_weights(problem.model, guide, *problem.args)
+        batches = [log_weights(problem.model, guide, *problem.args, num_particles=5).values for _ in range(10)]
+    assert torch.equal(estimate.log_weights, torch.cat(batches))
 
 
 def test_networks_are_in_evaluation_mode():

@@ -16,6 +16,7 @@ from ppl_models.diagnostics.judging import judging
 from ppl_models.diagnostics.parts import parts_of
 from ppl_models.diagnostics.psis import k_hat
 from ppl_models.objectives import log_weights
+from ppl_models.objectives.traces import plate_nesting
 from ppl_models.training.batches import check_finite
 
 __all__ = ["ImportanceNLL", "importance_nll"]
@@ -129,17 +130,17 @@ def importance_nll(
     max_batch = whole_number("max_batch", max_batch, least=1)
     check_finite(args)
 
+    options: dict[str, Any] = {"vectorize_particles": vectorize_particles}
+
     def draw(part: tuple[Any, ...], data: int) -> Tensor:
         """All samples for some of the data, as many at once as ``max_batch`` allows."""
         most = max(1, max_batch // data)
         sizes = [min(most, num_samples - start) for start in range(0, num_samples, most)]
-        drawn = [
-            log_weights(model, guide, *part, num_particles=size, vectorize_particles=vectorize_particles).values
-            for size in sizes
-        ]
-        return torch.cat(drawn)
+        return torch.cat([log_weights(model, guide, *part, num_particles=size, **options).values for size in sizes])
 
     with judging(model, guide, seed):
         parts = parts_of(model, guide, args, most=max_batch, caller="importance_nll", summarise=True)
+        if vectorize_particles:  # found once: by a run of its own, which costs as much as one more draw in each batch
+            options["max_plate_nesting"] = plate_nesting(model, guide, parts.args[0], {})
         drawn = [draw(part, size) for part, size in zip(parts.args, parts.sizes, strict=True)]
         return ImportanceNLL(torch.cat(drawn, 1) if parts.independent else drawn[0])

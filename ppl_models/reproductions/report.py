@@ -22,7 +22,7 @@ class Report:
         folder: Where the report is; ``index.md`` in it shows all.
         tables: By name.
         files: All files.
-        reached: Whether the goals are; ``None`` if there are none.
+        reached: Whether all goals are; ``None`` if there are none, or if what was done does not decide.
     """
 
     name: str

@@ -85,24 +85,30 @@ def rebuilt(model: VAE, guide: Guide, x: Tensor) -> Tensor:
 
 
 def trajectories_figure(
-    model: VAE, guide: Guide, x: Tensor, *, num_transitions: int, step_size: float | None, seed: int
+    model: VAE,
+    guide: Guide,
+    x: Tensor,
+    *,
+    num_transitions: int,
+    step_size: float | None,
+    from_rest: bool,
+    seed: int,
 ) -> Figure:
     """Draw what the latents of particles on their way decode to.
 
     By Hamiltonian Monte Carlo from the guide's draws (or those of its base, if it is Hamiltonian itself), which accepts
-    or rejects where it led; and, of a Hamiltonian guide, along its own steps, with a momentum that is drawn, and as in
-    the study with one that starts at zero.
+    or rejects where it led; and, of a Hamiltonian guide, along its own steps from its base's draws, with a momentum
+    that is drawn, and, if ``from_rest``, with one that starts at zero.
     """
     hmc: dict[str, Any] = {"method": "hmc", "num_transitions": num_transitions, "step_size": step_size}
     start = guide.base if isinstance(guide, HamiltonianGuide) else guide
     paths = {"": trajectory(model, start, x, seed=seed, **hmc)}
     if start is not guide:
-        paths = {
-            ", momentum drawn": trajectory(model, guide, x, seed=seed),
-            ", momentum zero at the start, as in the study: no draw of the guide": trajectory(
-                model, guide, x, at_rest=True, seed=seed
-            ),
-        } | paths
+        own = {", momentum drawn": trajectory(model, guide, x, seed=seed)}
+        if from_rest:
+            what = ", momentum zero at the start, as in the study: no draw of the guide"
+            own[what] = trajectory(model, guide, x, at_rest=True, seed=seed)
+        paths = own | paths
     figure, grid = panels(len(paths), 1, width=10.5, height=(0.62 * len(x) + 0.9) * len(paths))
     for (what, found), (axes,) in zip(paths.items(), grid, strict=True):
         plot_trajectory(found, decode=lambda latents: model.decode(latents["z"]).mean, data=x, ax=axes)

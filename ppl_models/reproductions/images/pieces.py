@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,7 @@ from ppl_models.study.job import own_settings
 from ppl_models.training import load, save
 from ppl_models.vae import VAE
 
-__all__ = ["Task", "follow_job", "judge_job", "scores_job", "train_job", "trained", "weigh_job"]
+__all__ = ["Task", "follow_job", "joined", "judge_job", "scores_job", "train_job", "trained", "weigh_job"]
 
 #: Draws per image that the active units are counted by, and of the study's own number.
 UNIT_DRAWS, STUDY_DRAWS = 20, 4
@@ -59,6 +61,11 @@ class Task:
     def contender(self) -> Method:
         """The method."""
         return STUDIES[self.study].methods[self.method]
+
+    @property
+    def from_rest(self) -> bool:
+        """Whether the study's momentum started at zero."""
+        return bool(STUDIES[self.study].number)
 
     @property
     def images(self) -> StudyImages:
@@ -113,7 +120,7 @@ def weigh_job(folder: ReportFolder, *, task: Task, start: int, stop: int) -> dic
 
     Returns:
         Image by image: ``log evidence``, its estimate by all draws; the means over them of ``elbo`` and of the
-        ``bound`` that was maximised; ``k-hat``.
+        ``bound`` that was maximised; ``k-hat``, whose infinities are words. :func:`joined` reads it.
     """
     with own_settings():
         model, guide = trained(folder, task)
@@ -123,8 +130,29 @@ def weigh_job(folder: ReportFolder, *, task: Task, start: int, stop: int) -> dic
             "log evidence": found.log_evidence.tolist(),
             "elbo": found.log_weights.mean(0).tolist(),
             "bound": bound_of(task.contender.objective, found.log_weights).tolist(),
-            "k-hat": found.k_hat.tolist(),
+            "k-hat": [value if math.isfinite(value) else str(value) for value in found.k_hat.tolist()],
         }
+
+
+def joined(parts: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, list[float]]:
+    """Join what :func:`weigh_job` kept of some images each, and put the infinities back that JSON does not have.
+
+    Example:
+        >>> part = {"log evidence": [-90.0, None], "elbo": [-95.0, None], "bound": [-95.0, None], "k-hat": [0.4, "inf"]}
+        >>> joined([part])["log evidence"], joined([part])["k-hat"]
+        ([-90.0, -inf], [0.4, inf])
+    """
+    weights = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    for name in ("log evidence", "elbo", "bound"):  # of an image that no draw explains
+        weights[name] = [-math.inf if value is None else value for value in weights[name]]
+    # Earlier jobs kept neither infinity: minus if all draws do equally well, plus if none explains the image, or hardly
+    # more than one.
+    gaps = [one - other for one, other in zip(weights["log evidence"], weights["elbo"], strict=True)]
+    lost = [-math.inf if gap < 1e-3 else math.inf for gap in gaps]
+    weights["k-hat"] = [
+        other if value is None else float(value) for value, other in zip(weights["k-hat"], lost, strict=True)
+    ]
+    return weights
 
 
 def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
@@ -135,14 +163,15 @@ def judge_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
         task: Which method.
 
     Returns:
-        ``verdict`` (``None`` without one), ``active units``, and of a Hamiltonian guide ``study's number``.
+        ``verdict`` (``None`` without one), ``active units``, and of a Hamiltonian guide ``study's number``, if the
+        study has one.
     """
     with own_settings():
         model, guide = trained(folder, task)
         test, seed, sizes = task.images.test, task.seed, task.sizes
         units = test[: sizes.units]
         result: dict[str, Any] = {"verdict": None, "active units": _active_units(model, guide, units)}
-        if isinstance(guide, HamiltonianGuide):
+        if task.from_rest and isinstance(guide, HamiltonianGuide):
             result["study's number"] = _study_s_number(model, guide, units, seed=seed)
         if sizes.judged:
             x = test[: sizes.judged]
@@ -175,7 +204,8 @@ def follow_job(folder: ReportFolder, *, task: Task) -> dict[str, Any]:
     with own_settings():
         model, guide = trained(folder, task)
         moving: dict[str, Any] = {"num_transitions": sizes.transitions, "step_size": sizes.step_size}
-        figure = trajectories_figure(model, guide, task.images.test[: sizes.followed], seed=task.seed, **moving)
+        x = task.images.test[: sizes.followed]
+        figure = trajectories_figure(model, guide, x, from_rest=task.from_rest, seed=task.seed, **moving)
         return {"drawn": folder.draw(f"trajectories-{task.key}", figure).name}
 
 
@@ -190,12 +220,13 @@ def _active_units(model: VAE, guide: Guide, x: Tensor) -> int:
 
 
 def _study_s_number(model: VAE, guide: HamiltonianGuide, x: Tensor, *, seed: int) -> float:
-    r"""What the study printed as HVAE's loss, with the constant counted once for each image.
+    r"""What the study printed as HVAE's loss, without its constant.
 
     .. math::
         E[-\log p(x, z_K) + \tfrac12 |\rho_K|^2 + \log q_0(z_0)], \qquad \rho_0 = 0,
 
-    which is minus the ELBO of the base, and the energy that the path gains.
+    which is minus the ELBO of the base, and the energy that the path gains. The constant :math:`-l/2`, which a momentum
+    that is drawn has for each image, the study counted once for each batch: 1/8 of a nat per image at l = 64 and 256.
     """
     path = trajectory(model, guide, x, num_particles=STUDY_DRAWS, at_rest=True, seed=seed)
     gained = float((path.energy[-1] - path.energy[0]).mean())

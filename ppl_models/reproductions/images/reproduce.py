@@ -16,6 +16,7 @@ from ppl_models.reproductions.images.figures import ROW, bounds_figure, common_f
 from ppl_models.reproductions.images.pieces import (
     Task,
     follow_job,
+    joined,
     judge_job,
     scores_job,
     train_job,
@@ -24,7 +25,7 @@ from ppl_models.reproductions.images.pieces import (
 )
 from ppl_models.reproductions.images.sizes import FULL, LOOK, QUICK
 from ppl_models.reproductions.images.study import ImageStudy
-from ppl_models.reproductions.images.tables import goals, results, trainings
+from ppl_models.reproductions.images.tables import all_reached, goals, results, trainings
 from ppl_models.reproductions.jobs import Job, run_jobs
 from ppl_models.reproductions.report import Report
 from ppl_models.study.job import own_settings
@@ -121,7 +122,7 @@ def reproduce_images(
     scores = {"data_dir": place, "full": full, "judged": judged}
     judging.append(Job(f"scores-{judged}", scores_job, scores))
     found = run_jobs(folder, [*judging, *training], **shared)
-    return _write(folder, study, tasks, found, judged)
+    return _write(folder, study, tasks, found, judged, more=judged < len(available.test))
 
 
 def _weighing(task: Task, start: int, stop: int) -> str:
@@ -129,27 +130,31 @@ def _weighing(task: Task, start: int, stop: int) -> str:
 
 
 def _write(
-    folder: ReportFolder, study: ImageStudy, tasks: Sequence[Task], jobs: Mapping[str, Any], judged: int
+    folder: ReportFolder,
+    study: ImageStudy,
+    tasks: Sequence[Task],
+    jobs: Mapping[str, Any],
+    judged: int,
+    *,
+    more: bool,
 ) -> Report:
     import pandas as pd
 
     found: dict[str, dict[str, Any]] = {}
     for task in tasks:
         parts = [jobs[_weighing(task, start, min(start + CHUNK, judged))] for start in range(0, judged, CHUNK)]
-        weights = {name: [value for part in parts for value in part[name]] for name in parts[0]}
-        for name in ("log evidence", "elbo", "bound"):  # of an image that no draw explains
-            weights[name] = [-math.inf if value is None else value for value in weights[name]]
         training = jobs[f"train-{task.key}"]
         points = [{k: math.nan if v is None else v for k, v in point.items()} for point in training["points"]]
         found[task.method] = {
             "training": training | {"points": points},
             "judgement": jobs[f"judge-{task.key}"],
-            "weights": weights,
+            "weights": joined(parts),
         }
     scores, sizes = jobs[f"scores-{judged}"], tasks[0].sizes
-    reached = goals(found)
+    reached = goals(found, more=more)
+    number = f" *study's number*: {study.number}" if study.number else ""
     tables = {
-        "results": pd.DataFrame(results(found, scores["own"])),
+        "results": pd.DataFrame(results(found, scores["own"], number=bool(number))),
         "goals": pd.DataFrame(reached),
         "published": pd.DataFrame(study.compare(found, scores["grey"])),
     }
@@ -161,7 +166,7 @@ def _write(
         folder.table("goals", tables["goals"], caption=GOALS)
     folder.text("## By one measure")
     verdict = VERDICT.format(judged=sizes.judged) if sizes.judged else "none after so few steps"
-    caption = RESULTS.format(images=judged, samples=sizes.samples, verdict=verdict)
+    caption = RESULTS.format(images=judged, samples=sizes.samples, number=number, verdict=verdict)
     folder.table("results", tables["results"], caption=caption)
     folder.figure("common", common_figure(curves), caption=COMMON)
     folder.text("## By the bounds that were maximised")
@@ -179,8 +184,7 @@ def _write(
     for task in tasks:
         folder.figure(f"trajectories-{task.key}", caption=f"{task.method}: {TRAJECTORIES}")
     folder.index(study.title, of=[task.key for task in tasks])
-    judgement = [each["reached"] for each in reached if each["reached"] is not None]
-    return Report(folder.name, folder.path, tables, folder.files, reached=all(judgement) if judgement else None)
+    return Report(folder.name, folder.path, tables, folder.files, reached=all_reached(reached))
 
 
 def _pictures(folder: ReportFolder, tasks: Sequence[Task]) -> list[tuple[str, Any, str]]:
@@ -206,15 +210,15 @@ def _pictures(folder: ReportFolder, tasks: Sequence[Task]) -> list[tuple[str, An
 
 
 GOALS = """\
-Differences of negative log-likelihoods, image by image, with their standard errors: a Hamiltonian guide is to be no
-worse than the VAE trained as long, within two of these."""
+Differences of negative log-likelihoods, image by image, with their standard errors. A Hamiltonian guide is to be no
+worse than the VAE trained as long: it is not if the difference is above two of its standard errors, and from zero up to
+there these images do not decide."""
 
 RESULTS = """\
 {images} test images, nats per image. *NLL*: negative log-likelihood by {samples:,} importance samples, and its standard
 error over the images; *mean image* knows nothing of an image but the mean of each pixel. *−bound*: of what was
 maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is not to be trusted. *active units*: latents
-whose posterior means vary over the images. *study's number*: what the study printed as HVAE's loss, with a momentum
-that starts at zero; it is no bound. *verdict*: {verdict}. *minutes*: of one core, in training steps."""
+whose posterior means vary over the images.{number} *verdict*: {verdict}. *minutes*: of one core, in training steps."""
 
 VERDICT = "of `check` on {judged} images, by weights alone, which never say more than *doubtful*"
 
@@ -227,5 +231,6 @@ Minus the bound that each method maximised: training (the mean since the last po
 the same: an ELBO and a bound of 40 samples do not compare."""
 
 TRAJECTORIES = """\
-the datum, and what a particle's latents decode to, step by step. Hamiltonian Monte Carlo draws its momentum anew and
-accepts or rejects; the guide's own steps do neither."""
+the datum, and what a particle's latents decode to, step by step. Hamiltonian Monte Carlo starts from a draw of the
+guide, and of a Hamiltonian guide from one of its base, as the guide's own steps do. It draws its momentum anew in each
+transition, and accepts or rejects; the guide's own steps do neither."""

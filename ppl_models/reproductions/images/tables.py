@@ -9,24 +9,25 @@ from typing import Any
 
 from ppl_models.reproductions.images.published import FLOWS, SAMPLING
 
-__all__ = ["compared_flows", "compared_losses", "goals", "results", "trainings", "why_flow", "why_loss"]
+__all__ = ["all_reached", "compared_flows", "compared_losses", "goals", "results", "trainings", "why_flow", "why_loss"]
 
 #: What was found of a method: ``training`` and ``judgement`` by their jobs, ``weights`` image by image.
 Found = Mapping[str, Any]
 
 
-def results(found: Mapping[str, Found], mean_image: float) -> list[dict[str, Any]]:
+def results(found: Mapping[str, Found], mean_image: float, *, number: bool) -> list[dict[str, Any]]:
     """One row for each method, and one for what knows nothing of the images.
 
     Args:
         found: By method.
         mean_image: The score of that.
+        number: Whether the study has a number of its own for Hamiltonian guides.
     """
     rows = []
     for name, each in found.items():
         training, weights = each["training"], each["weights"]
         nll, error = _mean([-value for value in weights["log evidence"]])
-        k_hats = sorted(value for value in weights["k-hat"] if value is not None)
+        k_hats = sorted(weights["k-hat"])
         rows.append(
             {
                 "method": name,
@@ -34,10 +35,10 @@ def results(found: Mapping[str, Found], mean_image: float) -> list[dict[str, Any
                 "standard error": error,
                 "−ELBO": _mean([-value for value in weights["elbo"]])[0],
                 "−bound": _mean([-value for value in weights["bound"]])[0],
-                "k-hat, median": k_hats[len(k_hats) // 2] if k_hats else None,
-                "k-hat > 0.7": sum(value > 0.7 for value in k_hats) / len(k_hats) if k_hats else None,
+                "k-hat, median": k_hats[len(k_hats) // 2],
+                "k-hat > 0.7": sum(value > 0.7 for value in k_hats) / len(k_hats),
                 "active units": str(each["judgement"]["active units"]),
-                "study's number": each["judgement"].get("study's number"),
+                **({"study's number": each["judgement"].get("study's number")} if number else {}),
                 "verdict": each["judgement"]["verdict"],
                 "epochs": training["points"][-1]["epochs"],
                 "minutes": training["points"][-1]["minutes"],
@@ -60,10 +61,15 @@ def trainings(found: Mapping[str, Found]) -> list[dict[str, Any]]:
     ]
 
 
-def goals(found: Mapping[str, Found]) -> list[dict[str, Any]]:
+def goals(found: Mapping[str, Found], *, more: bool) -> list[dict[str, Any]]:
     """Hold methods against the VAE, image by image: HVAE is to be no worse, and the others are reported.
 
-    A difference counts as none within two of its standard errors, over the images.
+    It is no worse if the difference is not above zero, and worse if it is above two of its standard errors over the
+    images. Between the two, ``reached`` is ``None``, and ``remark`` says so.
+
+    Args:
+        found: By method.
+        more: Whether there are more images to judge by.
     """
     if "VAE" not in found:
         return []
@@ -74,16 +80,36 @@ def goals(found: Mapping[str, Found]) -> list[dict[str, Any]]:
             continue
         own = each["weights"]["log evidence"]
         difference, error = _mean([one - other for one, other in zip(base, own, strict=True)])
+        goal = name.startswith("HVAE")
+        reached: bool | None = None
+        remark = ""
+        if not goal:
+            remark = "no goal"
+        elif difference <= 0:
+            reached = True
+        elif difference <= 2 * error:
+            remark = "undecided: more --images would tell" if more else "undecided"
+        else:  # a difference that is infinite among them, whose error is NaN
+            reached = False
         rows.append(
             {
                 "NLL of": name,
                 "less that of the VAE": difference,
                 "standard error": error,
-                "most": 2 * error if name.startswith("HVAE") else None,
-                "reached": bool(difference <= 2 * error) if name.startswith("HVAE") else None,
+                "most": 0.0 if goal else None,
+                "reached": reached,
+                "remark": remark,
             }
         )
     return rows
+
+
+def all_reached(rows: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Say whether all of the :func:`goals` are reached: ``None`` if some are undecided, or there are none."""
+    told = [row["reached"] for row in rows if row["most"] is not None]
+    if False in told:
+        return False
+    return True if told and None not in told else None
 
 
 def compared_losses(found: Mapping[str, Found], grey: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Trained:
         model: The model.
         guide: Its guide.
         points: Of the learning curve; see :func:`train_method`.
-        skipped: How many steps were skipped because they were not finite.
+        skipped: How many steps of all phases were skipped because they were not finite.
         num_parameters: Of model and guide together.
     """
 
@@ -89,6 +89,7 @@ def train_method(
 
     model, whole = method.build(seed=seed, batch_norm=batch_norm)
     state: dict[str, Any] | None = None
+    skipped = 0
     for number, phase in enumerate(method.phases(whole)):
         watch = Watch(
             budget=budget,
@@ -117,7 +118,8 @@ def train_method(
             progress=False,
         )
         state = watch.state_dict()
-    return Trained(model, whole, watch.points, result.skipped, result.num_parameters)
+        skipped += result.skipped
+    return Trained(model, whole, watch.points, skipped, result.num_parameters)
 
 
 def bound_of(objective: Objective, log_weights: Tensor) -> Tensor:
