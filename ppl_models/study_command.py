@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +54,10 @@ def _root(context: typer.Context) -> None:
 def show_table(
     where: _Where,
     table: Annotated[str, typer.Option(help=f"{', '.join(TABLES[:-1])} or {TABLES[-1]}.")] = "metrics",
-    format: Annotated[str, typer.Option(help="markdown, csv or latex; csv has all columns and digits.")] = "markdown",
+    format: Annotated[
+        str | None,
+        typer.Option(help="markdown if not given, csv or latex; csv has all columns and digits.", show_default=False),
+    ] = None,
     metric: _Metric = None,
     threshold: _Threshold = None,
     after_warmup: _AfterWarmup = False,
@@ -72,9 +76,19 @@ def show_table(
     from ppl_models.study.table_formats import FORMATS, format_table
 
     choose("--table", table, TABLES)
-    choose("--format", format, FORMATS)
-    frame = _table(open_results(where), table, metric, threshold, after_warmup, _floors(floor))
-    text = json.dumps(_plain(frame), indent=2, allow_nan=False) + "\n" if as_json else format_table(frame, format)
+    if format is not None:
+        choose("--format", format, FORMATS)
+        if as_json:
+            raise OptionError(f"--format must not be given with --json; got {format!r}. Write one of the two.")
+    metrics = _metrics(table, metric, threshold)
+    above = () if table == "comparisons" else None  # differences have no floor
+    _see_effects(f"--table {table}", metrics, threshold, after_warmup, floor, above=above)
+    frame = _table(open_results(where), table, metrics, threshold, after_warmup, _floors(floor))
+    text = (
+        json.dumps(_plain(frame), indent=2, allow_nan=False) + "\n"
+        if as_json
+        else format_table(frame, format or "markdown")
+    )
     if out is None:
         typer.echo(text, nl=False)
         return
@@ -103,9 +117,15 @@ def plot_study(
     from ppl_models.files import atomic_path
     from ppl_models.study.opening import open_results
 
+    if metric is None:
+        _see_effects("curves", ("losses",), threshold, after_warmup, None)
+    else:
+        _see_effects("bars", (_known(metric),), threshold, after_warmup, floor)
     results, floors = open_results(where), _floors(floor)
     names = results["dataset"].values.tolist()
     names = names if dataset is None else [choose("--dataset", dataset, names)]
+    for name in floors:
+        choose("a dataset of --floor", name, names)
     out = _beside(where, f"{metric or 'losses'}.png") if out is None else out
     choose("the suffix of --out", out.suffix, (".png", ".svg", ".pdf"))
     figure = _draw(results, names, metric, threshold, after_warmup, floors)
@@ -133,33 +153,81 @@ def report_study(
     _tell(out, as_json=as_json)
 
 
+def _metrics(table: str, metric: str | None, threshold: float | None) -> tuple[str, ...]:
+    """Which metrics a table shows."""
+    from ppl_models.study.run_metrics import METRICS
+    from ppl_models.study.run_values import TEST_METRICS
+
+    if table in ("runs", "parameters"):
+        if metric is not None:
+            raise OptionError(f"--metric must be given with another table than {table}; got {metric!r}. Leave it out.")
+        return ()
+    if metric is not None:
+        return (_known(metric),)
+    if table == "metrics":
+        return (*METRICS, *(["time_to_threshold"] if threshold is not None else []))
+    return TEST_METRICS if table == "test" else TEST_METRICS[:1]
+
+
+def _known(metric: str) -> str:
+    from ppl_models.study.tables import METRIC_NAMES
+
+    return choose("--metric", metric, METRIC_NAMES)
+
+
+def _see_effects(
+    shown: str,
+    metrics: Collection[str],
+    threshold: float | None,
+    after_warmup: bool,
+    floor: list[str] | None,
+    *,
+    above: Collection[str] | None = None,
+) -> None:
+    """Refuse an option that changes nothing about the metrics that are shown.
+
+    Args:
+        shown: How.
+        metrics: Those.
+        threshold: As given, and so are the next two.
+        after_warmup: Likewise.
+        floor: Likewise.
+        above: The metrics that are held against a floor, if not all that can be.
+    """
+    from ppl_models.study.run_metrics import METRICS
+    from ppl_models.study.tables import ABOVE_FLOOR
+
+    for option, given, those in (
+        ("--threshold", threshold is not None, ("time_to_threshold",)),
+        ("--after-warmup", after_warmup, METRICS),
+        ("--floor", bool(floor), ABOVE_FLOOR if above is None else above),
+    ):
+        if given and not set(metrics) & set(those):
+            what = f"{shown} of {', '.join(metrics)}" if metrics else shown
+            instead = f", or choose {' or '.join(those)} by --metric" if metrics and those else ""
+            raise OptionError(
+                f"{option} must not be given with {what}, where it changes nothing. Leave it out{instead}."
+            )
+
+
 def _table(
     results: xr.Dataset,
     table: str,
-    metric: str | None,
+    metrics: tuple[str, ...],
     threshold: float | None,
     after_warmup: bool,
     floors: dict[str, float],
 ) -> pd.DataFrame:
     from ppl_models.study.comparisons import compare_models
-    from ppl_models.study.run_metrics import METRICS
-    from ppl_models.study.run_values import TEST_METRICS
     from ppl_models.study.tables import metrics_table, parameters_table, runs_table
 
     if table == "comparisons":
-        return compare_models(results, metric=metric or TEST_METRICS[0], after_warmup=after_warmup)
+        return compare_models(results, metric=metrics[0], after_warmup=after_warmup)
     if table == "runs":
         return runs_table(results)
     if table == "parameters":
         return parameters_table(results)
-    names = TEST_METRICS if table == "test" else (*METRICS, *(["time_to_threshold"] if threshold is not None else []))
-    return metrics_table(
-        results,
-        metrics=names if metric is None else [metric],
-        after_warmup=after_warmup,
-        threshold=threshold,
-        floors=floors,
-    )
+    return metrics_table(results, metrics=metrics, after_warmup=after_warmup, threshold=threshold, floors=floors)
 
 
 def _draw(

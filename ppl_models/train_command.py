@@ -106,7 +106,7 @@ def _runs(found: xr.Dataset) -> list[dict[str, Any]]:
                 row: dict[str, Any] = {"model": str(model), "dataset": str(dataset), "seed": int(seed)}
                 for name in ("status", "message"):
                     row[name] = str(run[name].item())
-                for name in ("test_loss", "test_loss_se", "nll", "nll_se", "floor", "seconds"):
+                for name in ("test_loss", "test_loss_se", "nll", "nll_se", "floor", "seconds", "skipped"):
                     row[name] = _finite(run[name].item())
                 for name in ("train_loss", "validation_loss", "kl_weight"):
                     row[name] = [_finite(value) for value in run[name].values.tolist()]
@@ -137,17 +137,22 @@ def _print_table(found: xr.Dataset) -> None:
     ):
         left = heading in ("Model", "Dataset", "Runs")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    failed = []
+    told = []
     for model in found["model"].values:
         for dataset in found["dataset"].values:
             runs = found.sel(model=model, dataset=dataset)
             done = runs["status"].values == "done"
-            failed += [
+            told += [
                 f"{model} on {dataset}, seed {seed}: {status}: {message}"
                 for seed, status, message in zip(
                     found["seed"].values, runs["status"].values, runs["message"].values, strict=True
                 )
                 if status != "done"
+            ]
+            told += [
+                f"{model} on {dataset}, seed {seed}: steps skipped, as they were not finite: {skipped:.0f}"
+                for seed, skipped in zip(found["seed"].values, runs["skipped"].values, strict=True)
+                if skipped > 0
             ]
             table.add_row(
                 str(model),
@@ -160,7 +165,7 @@ def _print_table(found: xr.Dataset) -> None:
             )
     console.print(table)
     notes = ["", "In nats per datum, less is better: mean over the runs that are done, ± standard deviation."]
-    console.print("\n".join(notes + failed), style="dim")
+    console.print("\n".join(notes + told), style="dim")
 
 
 def _mean(values: Any) -> str:

@@ -66,6 +66,7 @@ PLOTS = "tests/test_plots.py"
 METRICS = "tests/test_metrics.py"
 STUDY_TABLES = "tests/test_study_tables.py"
 STUDY_REPORT = "tests/test_study_report.py"
+IN_A_BROWSER = "tests/test_report_in_a_browser.py"
 STUDY_COMMAND = "tests/test_study_command.py"
 CALIBRATION = "tests/test_calibration.py"
 GAPS = "tests/test_inference_gaps.py"
@@ -597,6 +598,9 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/files.py", "yield temporary", "yield final", DATASETS),
     ("ppl_models/files.py", "except BaseException as", "except Exception as", DATASETS),
     ("ppl_models/files.py", "error.filename = os.fspath(path)", "pass", DATASETS),
+    ("ppl_models/files.py", "        _sync_folder(final.parent)\n", "", DATASETS),
+    ("ppl_models/files.py", "        _sync_folder(each.parent)\n", "        pass\n", DATASETS),
+    ("ppl_models/files.py", "        path.unlink(missing_ok=True)\n", "        pass\n", DATASETS),
     ("ppl_models/training/schedules.py", "isinstance(self.scheduler, ReduceLROnPlateau)", "False", FIT),
     # Objectives: estimators, weights, chunks.
     ("guides/rescoring.py", "fixed, value, True", "fn, value, True", ESTIMATORS),
@@ -1015,6 +1019,23 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/summary.py", 'rows["n_used"] > rows["n_diverged"]', 'rows["n_used"] > 0', STUDY_REPORT),
     ("ppl_models/study/summary.py", "losses + _IMPOSSIBLE * errors < floor", "losses < floor", STUDY_REPORT),
     ("ppl_models/study/report.py", "autoescape=True", "autoescape=False", STUDY_REPORT),
+    ("ppl_models/study/summary.py", "    if runs:\n        text", "    if False:\n        text", STUDY_REPORT),
+    ("ppl_models/study/report.html.jinja", ".scroll { overflow-x: auto; ", ".scroll { ", IN_A_BROWSER),
+    ("ppl_models/study/report.html.jinja", "img { max-width: 100%; ", "img { ", IN_A_BROWSER),
+    ("ppl_models/study_command.py", "if given and not set(metrics)", "if False and not set(metrics)", STUDY_COMMAND),
+    (
+        "ppl_models/study_command.py",
+        "        if metric is not None:\n            raise",
+        "        if False:\n            raise",
+        STUDY_COMMAND,
+    ),
+    (
+        "ppl_models/study_command.py",
+        "        if as_json:\n            raise",
+        "        if False:\n            raise",
+        STUDY_COMMAND,
+    ),
+    ("ppl_models/study_command.py", 'choose("a dataset of --floor", name, names)', "pass", STUDY_COMMAND),
     (
         "ppl_models/study_command.py",
         "return None if math.isnan(value) else str(value)",
@@ -1054,6 +1075,30 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         STUDY,
     ),
     ("ppl_models/study/lock.py", "if names and CONFIGURATION not in names:", "if False:", STUDY),
+    (
+        "ppl_models/study/study.py",
+        "sizes[option] = None if size is None else whole_number(option, size, least=1)",
+        "sizes[option] = size",
+        STUDY,
+    ),
+    ("ppl_models/study/study.py", 'remove_leftovers(folder / "runs", "*.json")', "pass", STUDY),
+    (
+        "ppl_models/study/study.py",
+        "                engine = start_engine(",
+        "                self._claim(folder)\n                engine = start_engine(",
+        STUDY,
+    ),
+    ("ppl_models/study/job.py", 'sum(each["skipped"] for each in records)', "0", STUDY),
+    ("ppl_models/study/records.py", 'content.setdefault("skipped", math.nan)', "pass", STUDY),
+    (
+        "ppl_models/study/job.py",
+        "    with own_settings():\n        _add_history",
+        "    if False:\n        _add_history",
+        STUDY,
+    ),
+    ("ppl_models/study/engines.py", "if error.__cause__ is not None:", "if False:", STUDY),
+    ("ppl_models/study/engines.py", "except self._ray.exceptions.RayError as", "except KeyError as", STUDY),
+    ("ppl_models/study/engines.py", "except self._ray.exceptions.OutOfMemoryError as", "except KeyError as", STUDY),
     ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
     ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
     ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),

@@ -14,7 +14,7 @@ MODELS, DATASETS = ("vae", "vae+iaf/iwae", "lvae"), ("8gaussians", "mnist")
 
 
 def made_up_results(*, seeds: int = 6, epochs: int = 30, warmup: int = 4, healthy: bool = False) -> xr.Dataset:
-    """Three models on two datasets; unless ``healthy``, lvae diverges on 8gaussians, and crashes on mnist."""
+    """Three models on two datasets; unless ``healthy``, lvae diverges or crashes at times, and vae skips steps."""
     rng = np.random.default_rng(0)
     shape = (len(MODELS), len(DATASETS), seeds)
     dims = ("model", "dataset", "seed")
@@ -31,6 +31,7 @@ def made_up_results(*, seeds: int = 6, epochs: int = 30, warmup: int = 4, health
     data["status"] = (dims, np.full(shape, "done", dtype="<U8"))
     data["message"] = (dims, np.full(shape, "", dtype="<U60"))
     data["seconds"] = (dims, np.full(shape, 12.5))
+    data["skipped"] = (dims, np.zeros(shape))
     data["num_parameters"] = (dims[:2], np.array([[68620, 1162000], [73228, 1200912], [79164, 1464464]]))
     data["floor"] = ("dataset", np.array([2.831880, np.nan]))
     results = xr.Dataset(
@@ -58,6 +59,7 @@ def made_up_results(*, seeds: int = 6, epochs: int = 30, warmup: int = 4, health
             (("lvae", "mnist", 1), "missing", "", 0),
         ):
             stop(results, place, status, message, seen)
+        results["skipped"][0, 1, -2:] = [3.0, 1.0]  # vae on mnist
     return results
 
 
@@ -66,7 +68,7 @@ def stop(results: xr.Dataset, place: tuple[str, str, int], status: str, message:
     at = dict(zip(("model", "dataset", "seed"), place, strict=True))
     for name in ("train_loss", "validation_loss", "kl_weight"):
         results[name].loc[{**at, "epoch": slice(seen + 1, None)}] = np.nan
-    for name in ("test_loss", "test_loss_se", "nll", "nll_se"):
+    for name in ("test_loss", "test_loss_se", "nll", "nll_se", "skipped"):
         results[name].loc[at] = np.nan
     results["status"].loc[at] = status
     results["message"].loc[at] = message

@@ -38,7 +38,7 @@ from ppl_models.datasets import (
 from ppl_models.datasets.cache import SUMS, kept_files, seal
 from ppl_models.datasets.idx import IDX_FILES, write_idx
 from ppl_models.datasets.toy import ENTROPIES
-from ppl_models.files import atomic_path
+from ppl_models.files import atomic_path, remove_leftovers
 from ppl_models.seeds import derived_seed
 
 ROOT = Path(__file__).parents[1]
@@ -732,12 +732,17 @@ def test_atomic_path_names_the_file_for_which_the_disk_had_no_room(tmp_path):
     assert list(tmp_path.iterdir()) == [final]
 
 
-def test_atomic_path_writes_to_the_disk_before_it_renames(tmp_path, monkeypatch):
-    final, seen = tmp_path / "table.csv", []
-    monkeypatch.setattr("os.fsync", lambda _: seen.append(final.exists()))
-    with atomic_path(final) as temporary:
-        temporary.write_text("complete")
-    assert seen == [False]
+def test_atomic_path_writes_to_the_disk_before_it_renames_and_the_folder_after(tmp_path, monkeypatch):
+    final, seen = tmp_path / "new" / "folder" / "table.csv", []
+    monkeypatch.setattr("os.fsync", lambda file: seen.append((os.readlink(f"/proc/self/fd/{file}"), final.exists())))
+    for text in ("complete", "anew"):
+        with atomic_path(final) as temporary:
+            temporary.write_text(text)
+            written = str(temporary)
+        if text == "complete":  # new folders are entries themselves
+            assert seen[:2] == [(str(final.parent.parent), False), (str(tmp_path), False)]
+            assert seen[2:] == [(written, False), (str(final.parent), True)]
+    assert seen[4:] == [(written, True), (str(final.parent), True)]
 
 
 def test_atomic_path_lends_each_caller_its_own_file(tmp_path):
@@ -747,6 +752,22 @@ def test_atomic_path_lends_each_caller_its_own_file(tmp_path):
         first.write_text("first")
         second.write_text("second")
     assert final.read_text() == "first"
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    others = [".7-0123abcd.other.txt", ".hidden.json", "table.json"]
+    for name in others:
+        (tmp_path / name).touch()
+
+    def removed_half_way():
+        with atomic_path(tmp_path / "table.json") as temporary:
+            temporary.write_text("ha")  # and the writer is killed
+            assert len(list(tmp_path.iterdir())) == 4
+            remove_leftovers(tmp_path, "*.json")
+
+    with pytest.raises(FileNotFoundError):
+        removed_half_way()
+    assert sorted(each.name for each in tmp_path.iterdir()) == others
 
 
 def test_atomic_path_says_when_nothing_was_written(tmp_path):

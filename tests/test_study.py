@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 import os
 import re
 import resource
@@ -15,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
@@ -24,9 +27,11 @@ from torch import nn
 from guides.errors import DataError, OptionError
 from ppl_models.cli import run
 from ppl_models.datasets import TOY_DENSITIES, ImageData, ToyData
-from ppl_models.study import PAIRS, Pair, Study, Training, build_pair, results
+from ppl_models.study import PAIRS, Pair, Study, Training, build_pair, results, runs_table, study_summary
+from ppl_models.study.engines import BACKENDS, CrashedError, start_engine
 from ppl_models.study.job import Job, kl_weight, kl_weights, run_job
 from ppl_models.study.lock import locked
+from ppl_models.study.records import read_record, record_path
 
 FAST = {"num_train": 300, "num_validation": 50, "num_test": 60, "num_importance": 5, "batch_size": 100}
 SMALL = {"models": ["vae", "spline_flow"], "datasets": ["moons"], "seeds": [3, 1], "epochs": 2, **FAST}
@@ -61,9 +66,33 @@ def test_a_ray_of_two_workers_gives_them_too(folder, tmp_path):
     try:
         found = Study(**SMALL).run(tmp_path, jobs=2, backend="ray", progress=False)
         assert ray.is_initialized()  # it was not the study's to stop
+        engine = start_engine("ray", 2)
+        with pytest.raises(ZeroDivisionError):
+            engine.result(engine.submit((operator.truediv, (1, 0))))
+        with pytest.raises(CrashedError, match="its process ended: WorkerCrashedError") as crash:
+            engine.result(engine.submit((os._exit, (3,))))
+        assert isinstance(crash.value.__cause__, ray.exceptions.WorkerCrashedError)
+        handle = engine.submit((time.sleep, (600,)))
+        engine.close()
+        with pytest.raises(ray.exceptions.RayError):
+            ray.get(handle, timeout=60)
     finally:
         ray.shutdown()
     assert same(found, results(folder))
+
+
+def test_what_ray_says_of_memory_is_told(monkeypatch):
+    import ray
+
+    def out_of_memory(_):
+        raise ray.exceptions.OutOfMemoryError("the node ran low")
+
+    engine = object.__new__(BACKENDS["ray"])  # of a Ray that need not be started
+    engine._ray, engine._running = ray, ["run"]
+    monkeypatch.setattr(ray, "get", out_of_memory)
+    with pytest.raises(CrashedError, match="Ray ended its process because memory ran out"):
+        engine.result("run")
+    assert engine._running == []
 
 
 def test_the_process_is_left_as_it_was(folder):
@@ -81,7 +110,7 @@ def test_results_have_the_layout_that_is_written_down(folder):
     for name in ("train_loss", "validation_loss", "kl_weight"):
         assert found[name].dims == ("model", "dataset", "seed", "epoch")
         assert found[name].dtype == float
-    for name in ("test_loss", "test_loss_se", "nll", "nll_se", "status", "message", "seconds"):
+    for name in ("test_loss", "test_loss_se", "nll", "nll_se", "status", "message", "seconds", "skipped"):
         assert found[name].dims == ("model", "dataset", "seed")
     assert found["num_parameters"].sel(dataset="moons").values.tolist() == [68_620, 91_308]
     assert found["floor"].item() == TOY_DENSITIES["moons"].entropy
@@ -98,7 +127,7 @@ def test_labels_tell_contenders_apart_and_their_coordinates_what_they_are(tmp_pa
     study = Study(["vae"], ["moons"], seeds=[0], epochs=10, guides=["default", "iaf"], objectives=["elbo", "iwae"])
     assert list(study.num_parameters) == ["vae", "vae/iwae", "vae+iaf", "vae+iaf/iwae"]
     assert len({cell.name for cell in study.cells}) == 4
-    study._claim(tmp_path, resume=False)
+    study._claim(tmp_path)
     found = results(tmp_path)  # of a study that has not begun
     assert (found["status"] == "missing").all()
     assert found["validation_loss"].isnull().all()
@@ -234,15 +263,18 @@ def test_a_killed_study_goes_on_and_loses_no_finished_run(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in killed.glob("runs/*.json")}
     assert 0 < len(before) < 12
     assert json.loads((killed / ".lock").read_text())["pid"] == program.pid  # left over, and recognised
+    for left in (".7-0123abcd.study.json", "runs/.7-0123abcd.vae.default.elbo.moons.0.json"):
+        (killed / left).touch()  # as of a record of which half was written
     found = Study(**options).run(killed, backend="threading", resume=True, progress=False)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [path.name for path in killed.rglob(".*")] == [".lock"]
     assert same(found, whole)
 
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path):
     study = Study(**FAST, models=["vae"], datasets=["moons"], seeds=[0], epochs=4, lr=1e-3)
     whole = study.run(tmp_path / "whole", backend="threading", progress=False)
-    study._claim(tmp_path, resume=False)
+    study._claim(tmp_path)
 
     def stop(epoch, loss):
         if epoch == 2:
@@ -302,13 +334,36 @@ def hungry(shape):
     return flow(shape)
 
 
+def killed_late(shape):
+    """Killed in the second of two epochs, of three batches each."""
+    flow_of_points, guide = flow(shape)
+    steps = itertools.count(1)
+
+    def count(*_):
+        if torch.is_grad_enabled() and next(steps) == 5 and elsewhere():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    flow_of_points.register_forward_pre_hook(count)
+    return flow_of_points, guide
+
+
+class Unreadable:
+    """Makes a flow, but only where it was made itself."""
+
+    def __call__(self, shape):
+        return flow(shape)
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
 def own(make):
     return Pair(make={"points": make}, training={"points": Training(lr=1e-3)}, has_latents={"points": False})
 
 
 def test_runs_that_crash_are_told_and_the_others_go_on(tmp_path, monkeypatch):
-    models = {each.__name__: own(each) for each in (killed, broken, flow, hungry)}
-    study = Study(models, ["moons"], seeds=[0], epochs=1, **FAST)
+    models = {each.__name__: own(each) for each in (killed, broken, flow, hungry, killed_late)}
+    study = Study(models | {"unreadable": own(Unreadable())}, ["moons"], seeds=[0], epochs=2, **FAST)
     monkeypatch.setenv("STUDY_TEST_PARENT", str(os.getpid()))
     found = study.run(tmp_path, progress=False).squeeze()
     assert found["status"].sel(model="flow").item() == "done"
@@ -316,13 +371,28 @@ def test_runs_that_crash_are_told_and_the_others_go_on(tmp_path, monkeypatch):
         "killed": "its process was killed by SIGKILL, as the system does when memory runs out",
         "broken": "ZeroDivisionError: division by zero",
         "hungry": "RuntimeError: .*allocate memory",
+        "killed_late": "its process was killed by SIGKILL",
+        "unreadable": "A task has failed to un-serialize: ValueError: invalid literal for int.. .* 'no number'",
     }.items():
         assert found["status"].sel(model=model).item() == "crashed"
         assert re.search(message, found["message"].sel(model=model).item())
+    # What a killed run had done is kept, and where a task could not be read.
+    assert found["validation_loss"].sel(model=["flow", "killed_late"]).count("epoch").values.tolist() == [2, 1]
+    for name in ("train_loss", "validation_loss"):
+        first = found[name].sel(epoch=1)
+        assert first.sel(model="killed_late") == first.sel(model="flow")
+    records = {cell.contender.model: read_record(tmp_path, cell) for cell in study.cells}
+    assert "return _ForkingPickler.loads" in records["unreadable"].details
+    assert "TerminatedWorkerError" in records["killed"].details
     # Nothing is left to do, but what is asked for.
     monkeypatch.delenv("STUDY_TEST_PARENT")
     again = study.run(tmp_path, resume=True, backend="threading", progress=False)
-    assert (again["status"] == "crashed").sum() == 3
+    assert (again["status"] == "crashed").sum() == 5
+    # An engine that does not start leaves what there is.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OptionError, match="backend='ray' needs Ray, which is not installed"):
+        study.run(tmp_path, resume=True, retry="crashed", backend="ray", progress=False)
+    assert results(tmp_path).identical(again)
     mended = study.run(tmp_path, resume=True, retry="crashed", backend="threading", progress=False)
     assert (mended["status"] == "done").all()
 
@@ -332,6 +402,25 @@ def test_a_run_that_diverges_is_told_with_the_epochs_before(tmp_path):
     found = Study(**options).run(tmp_path, backend="threading", progress=False).squeeze()
     assert found["status"].item() == "diverged"
     assert "non-finite" in found["message"].item()
+
+
+def test_steps_that_were_skipped_are_told(tmp_path):
+    train = torch.randn(300, 2)
+    train[0] = 1e30  # in one batch of each epoch
+    data = ToyData(density=TOY_DENSITIES["moons"], train=train, validation=train[1:51], test=train[51:])
+    options = {"seeds": [0], "epochs": 2, "num_importance": 0, "batch_size": 100}
+    study = Study(["vae"], {"own": data}, **options)
+    found = study.run(tmp_path, backend="threading", progress=False)
+    assert (found["status"].item(), found["skipped"].item()) == ("done", 2)
+    assert "1 of 1 runs skipped steps that were not finite, up to 2 in one" in study_summary(found)[1].text
+    assert runs_table(found)["skipped"].tolist() == [2]
+    # Of a study that was written before they were counted, it is not known.
+    path = record_path(tmp_path, study.cells[0])
+    record = json.loads(path.read_text())
+    assert record.pop("skipped") == 2
+    path.write_text(json.dumps(record))
+    assert results(tmp_path)["skipped"].isnull().all()
+    assert len(study_summary(found.drop_vars("skipped"))) == len(study_summary(found)) - 1
 
 
 @contextmanager
@@ -349,12 +438,16 @@ def files_of_at_most(size):
 
 def test_a_full_disk_ends_the_study_and_leaves_what_was_written(tmp_path):
     study = Study(**SMALL | {"seeds": [3]})
-    study._claim(tmp_path, resume=False)
+    study._claim(tmp_path)
     before = (tmp_path / "study.json").read_bytes()
     # The lock may be written, a checkpoint may not; then nothing.
-    for size, name in ((1000, r"last\.ckpt|best\.ckpt"), (0, r"\.lock")):
+    for size, name, backend in (
+        (1000, r"last\.ckpt|best\.ckpt", "threading"),
+        (1000, r"last\.ckpt|best\.ckpt", "loky"),
+        (0, r"\.lock", "threading"),
+    ):
         with files_of_at_most(size), pytest.raises(OSError, match=name):
-            study.run(tmp_path, backend="threading", resume=True, progress=False)
+            study.run(tmp_path, backend=backend, resume=True, progress=False)
     assert (tmp_path / "study.json").read_bytes() == before
     assert not list(tmp_path.glob("runs/*"))
     assert (study.run(tmp_path, backend="threading", resume=True, progress=False)["status"] == "done").all()
@@ -416,6 +509,16 @@ def test_more_images_than_there_are_are_refused_and_the_folder_stays_free(tmp_pa
     with pytest.raises(OptionError, match=r"num_test must be at most \d+, the images that 'digits' has .* got 10000"):
         study.run(tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_numbers_may_be_numpys(tmp_path):
+    numbers = {name: value for name, value in (SMALL | {"data_seed": 7, "warmup": 1}).items() if type(value) is int}
+    given = {name: np.int64(value) for name, value in numbers.items()} | {"seeds": np.arange(2)}
+    given |= dict.fromkeys(("lr", "free_bits", "max_grad_norm"), np.float32(0.5))
+    study = Study(**SMALL | given)
+    study._claim(tmp_path)
+    assert json.loads(results(tmp_path).attrs["study"]) == study.configuration
+    assert {name: study.configuration[name] for name in numbers} == numbers
 
 
 def test_labels_are_no_images():
@@ -517,6 +620,15 @@ def test_a_study_whose_data_cannot_be_had_has_not_begun(tmp_path, monkeypatch):
     Study(**SMALL | {"models": ["vae"], "seeds": [1]}).run(tmp_path, backend="threading", progress=False)
 
 
+def test_a_study_whose_engine_does_not_start_has_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    study = Study(**SMALL | {"models": ["vae"], "seeds": [1]})
+    with pytest.raises(OptionError, match="needs Ray"):
+        study.run(tmp_path, backend="ray", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert (study.run(tmp_path, backend="threading", progress=False)["status"] == "done").all()
+
+
 def test_own_data_are_known_by_their_values(tmp_path):
     def study(shift):
         parts = dict(zip(("train", "validation", "test"), torch.randn(3, 40, 2) + shift, strict=True))
@@ -592,7 +704,7 @@ def test_train_runs_a_study_and_goes_on_with_it(tmp_path, capsys):
     told = json.loads(shown.out)["runs"]
     names = [(model, seed) for model in ("vae", "spline_flow") for seed in (0, 1)]
     assert [(each["model"], each["seed"]) for each in told] == names
-    assert all(len(each["validation_loss"]) == 2 for each in told)
+    assert all(len(each["validation_loss"]) == 2 and each["skipped"] == 0 for each in told)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ def test_every_table(kept, results, capsys):
         ),
         (["--table", "comparisons"], compare_models(results)),
         (["--table", "comparisons", "--metric", "last"], compare_models(results, metric="last")),
+        (
+            ["--table", "comparisons", "--metric", "last", "--after-warmup"],
+            compare_models(results, metric="last", after_warmup=True),
+        ),
+        (
+            ["--table", "test", "--metric", "time_to_threshold", "--threshold", "3"],
+            metrics_table(results, metrics=["time_to_threshold"], threshold=3.0),
+        ),
         (["--table", "runs"], runs_table(results)),
         (["--table", "parameters"], parameters_table(results)),
     ):
@@ -82,6 +90,8 @@ def test_pictures(kept, capsys, tmp_path):
     assert run(["study", "plot", kept, "--metric", "last", "--json"]) == 0
     (file,) = json.loads(capsys.readouterr().out)["files"]
     assert file == kept.replace("study.nc", "last.png")
+    times = ["--metric", "time_to_threshold", "--threshold", "3", "--dataset", "8gaussians"]
+    assert run(["study", "plot", kept, *times, "--out", str(tmp_path / "times.png")]) == 0
     assert run(["study", "plot", kept, "--metric", "nll", "--out", str(tmp_path / "bars.svg")]) == 0
     assert "<svg" in (tmp_path / "bars.svg").read_text()
 
@@ -129,6 +139,41 @@ def test_the_report(kept, capsys):
         (["table", "KEPT", "--metric", "time_to_threshold"], "needs threshold"),
         (["table", "KEPT", "--floor", "mnist"], "--floor must be DATASET=NATS, such as mnist=80.5; got 'mnist'"),
         (["table", "KEPT", "--floor", "mnits=3"], "Did you mean 'mnist'"),
+        (
+            ["table", "KEPT", "--table", "runs", "--metric", "nonsense"],
+            "--metric must be given with another table than runs; got 'nonsense'. Leave it out.",
+        ),
+        (
+            ["table", "KEPT", "--table", "parameters", "--threshold", "3"],
+            "--threshold must not be given with --table parameters, where it changes nothing. Leave it out.",
+        ),
+        (
+            ["table", "KEPT", "--table", "test", "--threshold", "3"],
+            "--threshold must not be given with --table test of test_loss, nll, where it changes nothing. Leave it "
+            "out, or choose time_to_threshold by --metric.",
+        ),
+        (
+            ["table", "KEPT", "--table", "comparisons", "--after-warmup"],
+            "--after-warmup must not be given with --table comparisons of test_loss, where it changes nothing.",
+        ),
+        (
+            ["table", "KEPT", "--table", "comparisons", "--metric", "last", "--floor", "mnist=80"],
+            "--floor must not be given with --table comparisons of last, where it changes nothing. Leave it out.",
+        ),
+        (
+            ["table", "KEPT", "--metric", "exceeds", "--floor", "mnist=80"],
+            "Leave it out, or choose test_loss or nll or min or last by --metric.",
+        ),
+        (["table", "KEPT", "--json", "--format", "csv"], "--format must not be given with --json; got 'csv'."),
+        (["plot", "KEPT", "--after-warmup"], "--after-warmup must not be given with curves of losses"),
+        (["plot", "KEPT", "--threshold", "3"], "--threshold must not be given with curves of losses"),
+        (["plot", "KEPT", "--metric", "nll", "--after-warmup"], "--after-warmup must not be given with bars of nll"),
+        (["plot", "KEPT", "--metric", "first", "--floor", "mnist=8"], "--floor must not be given with bars of first"),
+        (["plot", "KEPT", "--metric", "nll", "--floor", "mnits=8"], "Did you mean 'mnist'"),
+        (
+            ["plot", "KEPT", "--dataset", "mnist", "--floor", "8gaussians=3"],
+            "a dataset of --floor must be one of 'mnist'; got '8gaussians'",
+        ),
         (["plot", "KEPT", "--dataset", "mnits"], "--dataset must be one of '8gaussians', 'mnist'"),
         (["plot", "KEPT", "--out", "picture.bmp"], "the suffix of --out must be one of '.png', '.svg', '.pdf'"),
         (["plot", "KEPT", "--metric", "lats"], "Did you mean 'last'"),

@@ -123,7 +123,11 @@ def test_the_words_are_made_from_the_numbers(results):
     assert f"{row['gap']:.3f} nats above the entropy." in text
     assert found["2 of 6 runs of lvae diverged; its mean is over the other 4."] == "fail"
     assert told(results, "mnist")["2 of 6 runs of lvae have no result."] == "doubtful"
-    assert told(results, "") == {"Of 36 runs, 32 are done, 2 diverged, 1 crashed and 1 missing.": "doubtful"}
+    assert told(results, "") == {
+        "Of 36 runs, 32 are done, 2 diverged, 1 crashed and 1 missing.": "doubtful",
+        "2 of 36 runs skipped steps that were not finite, up to 3 in one: the table of runs says which.": "doubtful",
+    }
+    assert len(told(made_up_results(healthy=True), "")) == 1
     assert next(iter(told(results, "mnist", metric="exceeds"))).startswith(
         "vae has the least mean exceeds: 0.0 epochs ("
     )
@@ -177,7 +181,7 @@ def test_summaries_of_one_model_and_of_nothing(results):
     alone = study_summary(results.sel(model=["vae"]))
     assert not any("paired" in each.text for each in alone)
     nothing = results.assign(status=results["status"].copy(data=np.full(results["status"].shape, "missing")))
-    for name in ("test_loss", "validation_loss"):
+    for name in ("test_loss", "validation_loss", "skipped"):
         nothing[name] = nothing[name] * math.nan
     assert [each.text for each in study_summary(nothing)][1] == "No model has a result in more runs than diverged."
 

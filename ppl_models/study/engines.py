@@ -22,7 +22,7 @@ Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class CrashedError(Exception):
-    """The process of a task ended before the task did."""
+    """The process of a task ended before the task did. Its cause has the details."""
 
 
 class Engine(ABC):
@@ -95,7 +95,7 @@ class LokyEngine(Engine):
             found = handle.result()
         except BrokenProcessPool as error:
             pool.shutdown(kill_workers=True)
-            raise CrashedError(_ending([each.exitcode for each in processes])) from error
+            raise CrashedError(_ending(error, [each.exitcode for each in processes])) from error
         except BaseException:
             self._idle.append(pool)
             raise
@@ -118,8 +118,11 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ending(codes: list[int | None]) -> str:
+def _ending(error: BrokenProcessPool, codes: list[int | None]) -> str:
     """Say how a process ended."""
+    if error.__cause__ is not None:  # loky could not read what was sent, and killed the process itself
+        reason = str(error.__cause__).strip('\n"').splitlines()[-1]
+        return f"{str(error).partition('.')[0]}: {reason}"
     for code in codes:
         if code is not None and code < 0:
             name = signal.Signals(-code).name

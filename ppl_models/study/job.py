@@ -28,7 +28,7 @@ from ppl_models.study.records import Record
 from ppl_models.training import train
 from ppl_models.training.saving import read_file
 
-__all__ = ["DISK_ERRORS", "Job", "kl_weight", "kl_weights", "load_data", "own_settings", "run_job"]
+__all__ = ["DISK_ERRORS", "Job", "ended_run", "kl_weight", "kl_weights", "load_data", "own_settings", "run_job"]
 
 #: What no later run of a study can do anything about.
 DISK_ERRORS = OF_THE_DISK | {errno.EROFS}
@@ -153,6 +153,20 @@ def run_job(job: Job, work: Path, tell: Callable[[int, float], None] | None = No
     return record
 
 
+def ended_run(job: Job, work: Path, error: Exception) -> Record:
+    """Say what is known of a run whose process ended before it could.
+
+    Args:
+        job: What was to be done.
+        work: The run's folder for checkpoints; empty where another machine has it.
+        error: What the engine says of the end.
+    """
+    record = Record(status="crashed", message=_short(str(error)), details="".join(traceback.format_exception(error)))
+    with own_settings():
+        _add_history(record, job, work)
+    return record
+
+
 def _crash(error: BaseException) -> Record:
     what = "ended by SIGTERM" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     return Record(status="crashed", message=_short(what), details=traceback.format_exc())
@@ -209,7 +223,7 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
         seed=derived_seed(cell.seed, "training") % _SEEDS,
         progress=False,
     )
-    history: dict[str, Any] = _history(result.records, data, warmup)
+    history = _history(result.records, data, warmup)
     record = Record(status="done", **history)
     most = max(1, _NUMBERS // math.prod(event_shape))
     judged: dict[str, Any] = {"max_batch": most, "seed": derived_seed(cell.seed, "test") % _SEEDS}
@@ -225,8 +239,10 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     return record
 
 
-def _history(records: list[dict[str, Any]], data: ToyData | ImageData, warmup: int) -> dict[str, list[float]]:
+def _history(records: list[dict[str, Any]], data: ToyData | ImageData, warmup: int) -> dict[str, Any]:
+    """What a record tells of the epochs that were done."""
     return {
+        "skipped": sum(each["skipped"] for each in records),
         "train_loss": [each["loss"] / len(data.train) for each in records],
         "validation_loss": [each["validation_loss"] / len(data.validation) for each in records],
         "kl_weight": [kl_weight(warmup, each["epoch"] + 1) for each in records],

@@ -31,7 +31,7 @@ CONFIGURATION = "study.json"
 
 #: What a record has one of for each epoch, and what it has one of.
 PER_EPOCH = ("train_loss", "validation_loss", "kl_weight")
-PER_RUN = ("test_loss", "test_loss_se", "nll", "nll_se", "seconds")
+PER_RUN = ("test_loss", "test_loss_se", "nll", "nll_se", "seconds", "skipped")
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,8 @@ class Record:
         message: Why, if not done.
         details: The traceback of a crash.
         seconds: Wall-clock time of the run.
+        skipped: How many training steps were skipped in the epochs done, because the loss or a gradient was not finite;
+            NaN where that is not known.
         train_loss: One per epoch done.
         validation_loss: Likewise.
         kl_weight: Likewise.
@@ -56,6 +58,7 @@ class Record:
     message: str = ""
     details: str = ""
     seconds: float = math.nan
+    skipped: float = math.nan
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     kl_weight: list[float] = field(default_factory=list)
@@ -114,6 +117,7 @@ def read_record(folder: Path, cell: Cell) -> Record | None:
     try:
         values: dict[str, Any] = {name: content[name] for name in ("status", "message", "details")}
         values |= {name: [float(each) for each in content[name]] for name in PER_EPOCH}
+        content.setdefault("skipped", math.nan)  # ppl-models 0.1.0 did not count them at first
         values |= {name: float(content[name]) for name in PER_RUN}
         choose("status", values["status"], STATUSES)
         return Record(**values)

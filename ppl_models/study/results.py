@@ -36,8 +36,9 @@ def results(folder: str | os.PathLike[str]) -> xr.Dataset:
       under the final model, with ``test_loss_se`` and ``nll_se``, their standard errors over the data. The likelihood
       is importance-sampled with the attribute ``num_importance`` as the number of draws; without latents it is exact.
     * ``status`` (model, dataset, seed): ``"done"``, ``"diverged"``, ``"crashed"`` or ``"missing"``; ``message``, why.
-    * ``seconds`` (model, dataset, seed); ``num_parameters`` (model, dataset); ``floor`` (dataset), the entropy below
-      which no loss can go, NaN where it is not known.
+    * ``seconds`` (model, dataset, seed); ``skipped``, likewise, the training steps that were left out because the loss
+      or a gradient was not finite; ``num_parameters`` (model, dataset); ``floor`` (dataset), the entropy below which no
+      loss can go, NaN where it is not known.
 
     The attribute ``study`` is the configuration as JSON, ``version`` that of the ppl-models that wrote it.
 

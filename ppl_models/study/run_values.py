@@ -28,7 +28,7 @@ _NEEDED = {
 
 
 def check_results(results: xr.Dataset) -> xr.Dataset:
-    """Return ``results`` if they are a study's.
+    """Return ``results`` if they are a study's; with ``skipped``, not known, if they were written without.
 
     Raises:
         DataError: If a variable is missing or has other dimensions, or there is no run.
@@ -40,6 +40,8 @@ def check_results(results: xr.Dataset) -> xr.Dataset:
             raise DataError(f"{name!r} must have the dimensions {dims}; got {results[name].dims}.")
     if 0 in results["validation_loss"].shape:
         raise DataError(f"results must hold a run; got the sizes {dict(results.sizes)}.")
+    if "skipped" not in results:  # as files were at first
+        results = results.assign(skipped=results["seconds"] * math.nan)
     return results
 
 

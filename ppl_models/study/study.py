@@ -15,12 +15,13 @@ import torch
 
 from guides.errors import OptionError, PplError, choose, positive, whole_number
 from ppl_models.datasets import DATASETS, ImageData, ToyData
+from ppl_models.files import make_folder, remove_leftovers
 from ppl_models.labels import package_version
 from ppl_models.objectives import KLWeights
 from ppl_models.seeds import seeded_generator
 from ppl_models.study.cells import Cell, Contender, cells_of, contenders_of
 from ppl_models.study.engines import BACKENDS, CrashedError, Engine, start_engine
-from ppl_models.study.job import Job, load_data, run_job
+from ppl_models.study.job import Job, ended_run, load_data, run_job
 from ppl_models.study.lock import locked, see_whose
 from ppl_models.study.options import fingerprint, names_of, seeds_of
 from ppl_models.study.pairs import (
@@ -127,12 +128,12 @@ class Study:
         for name in (*self._pairs, *self._data):
             if not re.fullmatch(r"[\w-]+", str(name)):
                 raise OptionError(f"a name must be of letters, digits, '_' and '-', for files have it; got {name!r}.")
-        for option, size in (("num_train", num_train), ("num_validation", num_validation), ("num_test", num_test)):
+        sizes = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
+        for option, size in sizes.items():
             if size is not None and self._data:
                 raise OptionError(f"{option} must not be given with data of your own; got {size}. Cut the data.")
-            if size is not None:
-                whole_number(option, size, least=1)
-        whole_number("data_seed", data_seed, least=0)
+            sizes[option] = None if size is None else whole_number(option, size, least=1)
+        data_seed = whole_number("data_seed", data_seed, least=0)
         seeded_generator(data_seed)  # which has an upper limit, too
         names = {
             name: self._data.get(name) for name in names_of("datasets", datasets, "dataset", self._data or DATASETS)
@@ -145,16 +146,14 @@ class Study:
             "datasets": {name: None if data is None else fingerprint(data) for name, data in names.items()},
             "seeds": seeds_of(seeds),
             "epochs": whole_number("epochs", epochs, least=1),
-            "data_seed": int(data_seed),
-            "num_train": num_train,
-            "num_validation": num_validation,
-            "num_test": num_test,
+            "data_seed": data_seed,
+            **sizes,
             "num_importance": whole_number("num_importance", num_importance, least=0),
             "lr": None if lr is None else positive("lr", lr),
             "schedule": None if schedule is None else choose("schedule", schedule, SCHEDULES),
             "batch_size": None if batch_size is None else whole_number("batch_size", batch_size, least=1),
             "warmup": None if warmup is None else whole_number("warmup", warmup, least=0),
-            "free_bits": None if free_bits is None else KLWeights(free_bits=free_bits).free_bits,
+            "free_bits": None if free_bits is None else float(KLWeights(free_bits=free_bits).free_bits),
             "max_grad_norm": None if max_grad_norm is None else positive("max_grad_norm", max_grad_norm),
             "published": bool(published),
         }
@@ -206,22 +205,26 @@ class Study:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"folder must be the name of a folder; {folder} is a file.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         see_whose(folder)
         with locked(folder):
-            begun = (folder / CONFIGURATION).exists()
-            if not begun:  # while the folder may still be another study's
-                self._fetch(set(self.configuration["datasets"]))
-            self._claim(folder, resume=resume)
-            left = [cell for cell in self.cells if self._is_left(folder, cell, retry)]
+            remove_leftovers(folder, CONFIGURATION)
+            remove_leftovers(folder / "runs", "*.json")
+            if begun := (folder / CONFIGURATION).exists():
+                self._see_that_it_is_ours(folder, resume=resume)
+            left = [cell for cell in self.cells if _is_left(folder, cell, retry)]
             done = len(self.cells) - len(left)
-            shown = StudyProgress(len(self.cells), done, self.configuration["epochs"]) if progress else nullcontext()
-            if begun:
-                self._fetch({cell.dataset for cell in left})
+            self._fetch({cell.dataset for cell in left})
             if left:
                 engine = start_engine(backend, min(jobs, len(left)))
                 try:
-                    with shown as bars:
+                    # Past what may fail before any run begins: until here the folder is as it was.
+                    if not begun:
+                        self._claim(folder)
+                    for cell in left:  # those to be done again
+                        record_path(folder, cell).unlink(missing_ok=True)
+                    epochs = self.configuration["epochs"]
+                    with StudyProgress(len(self.cells), done, epochs) if progress else nullcontext() as bars:
                         self._work(engine, folder, left, bars)
                 finally:
                     engine.close()
@@ -232,28 +235,29 @@ class Study:
 
     def _work(self, engine: Engine, folder: Path, left: list[Cell], bars: StudyProgress | None) -> None:
         waiting = left[::-1]
-        running: dict[Any, Cell] = {}
+        running: dict[Any, Job] = {}
         while waiting or running:
             while waiting and len(running) < engine.jobs:
                 cell = waiting.pop()
                 job = Job(cell, self.configuration, self._data.get(cell.dataset), self._pairs.get(cell.contender.model))
-                running[engine.submit((_do, (job, _work_folder(folder, cell))))] = cell
+                running[engine.submit((_do, (job, _work_folder(folder, cell))))] = job
                 if bars is not None:
                     bars.begin(cell)
             for handle in engine.wait(list(running), LOOK):
-                cell = running.pop(handle)
+                job = running.pop(handle)
+                cell, work = job.cell, _work_folder(folder, job.cell)
                 try:
                     record = engine.result(handle)
                 except CrashedError as error:
-                    record = Record(status="crashed", message=str(error))
+                    record = ended_run(job, work, error)
                 write_record(folder, cell, record)
                 if record.status != "crashed":  # a crashed run may be tried again from where it was
-                    shutil.rmtree(_work_folder(folder, cell), ignore_errors=True)
+                    shutil.rmtree(work, ignore_errors=True)
                 if bars is not None:
                     bars.end(cell, record)
             if bars is not None:
-                for cell in running.values():
-                    bars.update(cell, *read_progress(_work_folder(folder, cell)))
+                for job in running.values():
+                    bars.update(job.cell, *read_progress(_work_folder(folder, job.cell)))
 
     def _fetch(self, names: set[str]) -> None:
         """See that images are there, and as many as are asked for, once, and not in every run."""
@@ -261,14 +265,15 @@ class Study:
             if not self._data and kind_of(DATASETS[name].event_shape) == "images":
                 load_data(name, self.configuration)
 
-    def _claim(self, folder: Path, *, resume: bool) -> None:
-        """Write the configuration, or see that the one that is there is this study's."""
-        if not (folder / CONFIGURATION).exists():
-            floors = {name: self._floor(name) for name in self.configuration["datasets"]}
-            content = {"ppl_models": "study", "format": FORMAT, "version": package_version()}
-            content |= {"study": self.configuration, "num_parameters": self.num_parameters, "floors": floors}
-            write_json(folder / CONFIGURATION, content)
-            return
+    def _claim(self, folder: Path) -> None:
+        """Write the configuration: from here on the folder is this study's."""
+        floors = {name: self._floor(name) for name in self.configuration["datasets"]}
+        content = {"ppl_models": "study", "format": FORMAT, "version": package_version()}
+        content |= {"study": self.configuration, "num_parameters": self.num_parameters, "floors": floors}
+        write_json(folder / CONFIGURATION, content)
+
+    def _see_that_it_is_ours(self, folder: Path, *, resume: bool) -> None:
+        """See that the study in the folder is this one, and is to go on."""
         if not resume:
             raise OptionError(
                 f"folder {folder} holds a study already. Write resume=True (--resume on the command line) to go on, or "
@@ -286,14 +291,6 @@ class Study:
                     f"folder {folder} holds another study: {name} is {before['study'].get(name)!r} there; got "
                     f"{value!r}. Write another folder."
                 )
-
-    @staticmethod
-    def _is_left(folder: Path, cell: Cell, retry: str | None) -> bool:
-        record = read_record(folder, cell)
-        if record is not None and record.status == retry:
-            record_path(folder, cell).unlink()
-            return True
-        return record is None
 
     def _event_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._data[name].train.shape[1:]) if self._data else DATASETS[name].event_shape
@@ -329,6 +326,11 @@ def _do(job: Job, work: Path) -> Record:
     """A run, in whatever process."""
     write_progress(work, 0, math.nan)
     return run_job(job, work, lambda epoch, loss: write_progress(work, epoch, loss))
+
+
+def _is_left(folder: Path, cell: Cell, retry: str | None) -> bool:
+    record = read_record(folder, cell)
+    return record is None or record.status == retry
 
 
 def _work_folder(folder: Path, cell: Cell) -> Path:

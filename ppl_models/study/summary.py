@@ -75,7 +75,7 @@ def study_summary(
     table = metrics_table(results, metrics=[metric], floors=floors, **options).set_index(["dataset", "model"])
     models = results["model"].values.tolist()
     pairs = compare_models(results, metric=metric, confidence=confidence) if len(models) > 1 else None
-    found = [_counts(results)]
+    found = [_counts(results), *_skipping(results)]
     for dataset in results["dataset"].values.tolist():
         rows = table.loc[dataset]
         # A mean over the few that survived is no ground to call a model the best.
@@ -114,6 +114,16 @@ def _counts(results: xr.Dataset) -> Statement:
     if not bad:
         return Statement("", "pass", f"All {total} runs are done." if total > 1 else "The one run is done.")
     return Statement("", "doubtful", f"Of {total} runs, {number_of.get('done', 0)} are done, {_listed(bad)}.")
+
+
+def _skipping(results: xr.Dataset) -> Iterator[Statement]:
+    skipped = results["skipped"].values
+    runs = int((skipped > 0).sum())
+    if runs:
+        text = (
+            f"{runs} of {skipped.size} runs skipped steps that were not finite, up to {np.nanmax(skipped):.0f} in one"
+        )
+        yield Statement("", "doubtful", f"{text}: the table of runs says which.")
 
 
 def _best(results: xr.Dataset, dataset: str, best: str, row: Any, metric: str, confidence: float) -> Statement:

@@ -84,7 +84,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if name == "confidence":
             shown["pairs"] = [str(n) for n in table["n"]]
     result = pd.DataFrame(shown)
-    empty = [name for name in ("diverged", "missing", "floor", "gap", "message") if name in result]
+    empty = [name for name in ("diverged", "missing", "skipped", "floor", "gap", "message") if name in result]
     return result.drop(columns=[name for name in empty if result[name].isin(("", "0")).all()])
 
 
@@ -200,4 +200,6 @@ def _cell(name: str, value: Any, digits: int) -> str:
         return "" if math.isnan(value) else f"{value:.2g}"
     if name == "seconds":
         return number(value, 1)
+    if name == "skipped":
+        return number(value, 0)
     return f"{value:,}" if isinstance(value, int) else number(value, digits)

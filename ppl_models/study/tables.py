@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["METRIC_NAMES", "floors_of", "metrics_table", "parameters_table", "results_to_dataframe", "runs_table"]
+__all__ = [
+    "ABOVE_FLOOR",
+    "METRIC_NAMES",
+    "floors_of",
+    "metrics_table",
+    "parameters_table",
+    "results_to_dataframe",
+    "runs_table",
+]
 
 #: What may be asked for by name.
 METRIC_NAMES = (*TEST_METRICS, *METRICS, "time_to_threshold")
 
 #: Losses, of which it makes sense to say how far they are above the floor. The largest one is no such number.
-_ABOVE_FLOOR = (*TEST_METRICS, "min", "last")
+ABOVE_FLOOR = (*TEST_METRICS, "min", "last")
 
 
 def metrics_table(
@@ -84,7 +92,7 @@ def metrics_table(
                         confidence=confidence,
                         seed=seed,
                     )
-                if name in _ABOVE_FLOOR:
+                if name in ABOVE_FLOOR:
                     row |= {"floor": known[dataset], "gap": row["mean"] - known[dataset]}
                 rows.append(row)
     columns = ["dataset", "model", "metric", "mean", "std", "low", "high", "median", "mean_all"]
@@ -122,15 +130,15 @@ def parameters_table(results: xr.Dataset) -> pd.DataFrame:
 
 
 def runs_table(results: xr.Dataset) -> pd.DataFrame:
-    """One row per run: how it ended and why, how long it took, and its last and its test losses.
+    """One row per run: how it ended and why, how long it took, steps that it skipped, its last and its test losses.
 
     Raises:
         DataError: If these are no results of a study.
     """
-    values = run_values(results)
-    names = ["status", "message", "seconds", "test_loss", "test_loss_se", "nll", "nll_se"]
+    values, results = run_values(results), check_results(results)
+    names = ["status", "message", "seconds", "skipped", "test_loss", "test_loss_se", "nll", "nll_se"]
     table = results[names].assign(last=values["last"])
-    columns = ["dataset", "model", "seed", "status", "seconds", "last", *names[3:], "message"]
+    columns = ["dataset", "model", "seed", "status", "seconds", "skipped", "last", *names[4:], "message"]
     return table.to_dataframe(dim_order=["dataset", "model", "seed"]).reset_index()[columns]
 
 
