@@ -122,6 +122,6 @@ def published_ladder(ladder: LadderVAE) -> tuple[PublishedLadder, PublishedLadde
     for part in (ladder, guide.encoder, guide.rungs):
         for rung in part.modules():  # type: ignore[union-attr]
             if isinstance(rung, Rung):
-                rung.log_variance = nn.Sequential(rung.log_variance, nn.Softplus())
+                rung.log_variance = nn.Sequential(rung.log_variance, nn.Softplus())  # type: ignore[assignment]
     model = PublishedLadder(ladder)
     return model, PublishedLadderGuide(model, own=guide)
