@@ -30,9 +30,9 @@ def _root(context: typer.Context) -> None:
 def list_datasets(as_json: _Json = False) -> None:
     """List the datasets.
 
-    Sizes are those of the parts for training, validation and test. The entropy, in nats, is the mean negative log
-    likelihood below which no model can come; it is known for points in the plane. Points on a curve have none that
-    means anything.
+    Sizes are those of the parts for training, validation and test: of what is in the cache, or else as published. The
+    entropy, in nats, is the mean negative log likelihood below which no model can come; it is known for points in the
+    plane. Points on a curve have none that means anything.
     """
     from ppl_models.datasets import DATASETS
 
@@ -70,7 +70,7 @@ def fetch_dataset(
     """Put a checked copy of a dataset's files into the cache, where every later run finds it.
 
     For mnist and fashion_mnist --from names the folder of the four IDX files; for omniglot, the folder of the two zip
-    files, or one .npz file. The cache is ppl-models in $XDG_CACHE_HOME or ~/.cache.
+    files, or one .npz file of some of the drawings. The cache is ppl-models in $XDG_CACHE_HOME or ~/.cache.
     """
     from ppl_models.datasets import fetch
 
@@ -82,15 +82,21 @@ def fetch_dataset(
 
 
 def _row(name: str, dataset: Dataset) -> dict[str, Any]:
-    from ppl_models.datasets.cache import SUMS, cache_folder
+    from guides.errors import DataError
+    from ppl_models.datasets.cache import cache_folder, kept_files
 
-    if dataset.fetch is None:
-        files = "none needed"
-    else:
-        files = "in the cache" if (cache_folder(name) / SUMS).is_file() else "to be fetched"
+    files, sizes = "none needed", dataset.sizes
+    if dataset.fetch is not None:
+        try:
+            kept = kept_files(cache_folder(name))
+        except DataError:
+            files = "damaged, to be fetched"
+        else:
+            files = "in the cache" if kept else "to be fetched"
+            sizes = dataset.kept(kept) if kept and dataset.kept else sizes
     return {
         "name": name,
-        **dict(zip(("train", "validation", "test"), dataset.sizes, strict=True)),
+        **dict(zip(("train", "validation", "test"), sizes, strict=True)),
         "event_shape": list(dataset.event_shape),
         # JSON has no infinity.
         "entropy": "-inf" if dataset.entropy == -math.inf else dataset.entropy,

@@ -46,6 +46,10 @@ class FlowDensity(PyroModule):
     of :math:`[0, 1]^D` belongs to no image, so that the probabilities of all images sum to a little less than 1; a
     generated one is cut back to the nearest level.
 
+    A departure from the published flow of images, whose augmentation is U(0, 1): here e is normal. The flow's density
+    is positive everywhere, so that what it puts outside of a cube would belong to no e, and the bound would be lower by
+    that; outside of a normal law's support there is nothing.
+
     The layers' shifts and scales are set by data before training, once: ``fit`` and ``train`` :meth:`start` a model
     that is not :attr:`started` with their first batch. For other ways of training call it with some data.
 

@@ -48,7 +48,8 @@ def train_models(
     num_importance: Annotated[int, typer.Option(help="Draws per datum for the likelihood; 0 for none.")] = 200,
     data_seed: Annotated[int, typer.Option(help="Decides the data and their splits.")] = 0,
     published: Annotated[
-        bool, typer.Option("--published", help="Put the mistakes back that the published numbers of vae rest on.")
+        bool,
+        typer.Option("--published", help="Put the mistakes of the published vae and lvae back."),
     ] = False,
     mute: Annotated[bool, typer.Option("--mute", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,

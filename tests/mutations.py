@@ -523,6 +523,18 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ),
     ("ppl_models/training/guard.py", "sites[:1]", "sites[-1:]", FIT),
     # Data and files.
+    # Grey images; what is kept of a broken download; what the list says of the cache.
+    ("ppl_models/datasets/data_module.py", "ImageData) and self.data.binary", "ImageData)", DATA_MODULE),
+    ("ppl_models/datasets/digits.py", "generator) if binary else images[validation]", "generator)", DATASETS),
+    ("ppl_models/datasets/mnist.py", "binarise(test, generator) if binary else test", "binarise(test)", DATASETS),
+    ("ppl_models/datasets/omniglot.py", "generator, binary=binary)", "generator, binary=True)", DATASETS),
+    ("ppl_models/datasets/image_data.py", "            if not self.binary:", "            if False:", DATASETS),
+    ("ppl_models/datasets/openml.py", "path.unlink(missing_ok=True)", "pass", DATASETS),
+    ("ppl_models/datasets/openml.py", "if before.get(path) != stamp:", "if True:", DATASETS),
+    ("ppl_models/datasets/omniglot.py", "counts[0] // _SHARE]", "counts[0]]", DATA_COMMAND),
+    ("ppl_models/datasets/omniglot.py", "rest // _SHARE, test", "rest, test", DATA_COMMAND),
+    ("ppl_models/data_command.py", "dataset.kept(kept) if kept and dataset.kept else sizes", "sizes", DATA_COMMAND),
+    ("ppl_models/data_command.py", 'files = "damaged, to be fetched"', 'files = "in the cache"', DATA_COMMAND),
     ("ppl_models/datasets/binarise.py", "generator=generator, dtype", "dtype", DATASETS),
     ("ppl_models/datasets/digits.py", "_WHITE = 16 ", "_WHITE = 15 ", DATASETS),
     ("ppl_models/datasets/idx.py", "got != expected", "got < expected", DATASETS),
@@ -1042,7 +1054,12 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
         "return None",
         STUDY_COMMAND,
     ),
-    ("ppl_models/study/pairs.py", "0.5 * F.softplus(log_variance)", "0.5 * log_variance", STUDY),
+    ("ppl_models/study/published.py", "0.5 * F.softplus(log_variance)", "0.5 * log_variance", STUDY),
+    ("ppl_models/study/published.py", "nn.Sequential(rung.log_variance, nn.Softplus())", "rung.log_variance", STUDY),
+    ("ppl_models/study/published.py", "            yield mean, 0.5", "            passed = yield mean, 0.5", STUDY),
+    ("ppl_models/study/published.py", "            passed = yield mean", "            yield mean", STUDY),
+    ("ppl_models/study/published.py", "merged(bottom[level], top)", "bottom[level]", STUDY),
+    ("ppl_models/study/pairs.py", "decoder=PublishedPointHead(decoder)", "decoder=decoder", STUDY),
     ("ppl_models/study/job.py", "    torch.set_default_dtype(torch.float32)\n", "", STUDY),
     (
         "ppl_models/study/job.py",
@@ -1105,7 +1122,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/engines.py", "while os.getppid() == parent:", "while True:", STUDY),
     ("ppl_models/study/engines.py", "except BrokenProcessPool as error:", "except KeyError as error:", STUDY),
     ("ppl_models/study/cells.py", '"" if self.guide == DEFAULT else', '"" if True else', STUDY),
-    ("ppl_models/study/pairs.py", "[mean.sigmoid(), F.logsigmoid(scale)]", "[mean, scale]", STUDY),
+    ("ppl_models/study/published.py", "[mean.sigmoid(), F.logsigmoid(scale)]", "[mean, scale]", STUDY),
     ("ppl_models/train_command.py", "raise typer.Exit(FAILED)", "return", STUDY),
     # Calibration: the law of ranks.
     (

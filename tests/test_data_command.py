@@ -12,6 +12,8 @@ from ppl_models.datasets import DATASETS, omniglot
 from tests.test_cli import refused
 from tests.test_datasets import same, write_npz
 
+PARTS = ("train", "validation", "test")
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,14 +38,36 @@ def test_the_list_as_json(capsys, tmp_path):
     assert list(rows) == list(DATASETS)
     assert rows["digits"]["entropy"] is None
     assert rows["digits"]["event_shape"] == [1, 8, 8]
-    assert [rows["digits"][part] for part in ("train", "validation", "test")] == [1257, 180, 360]
+    assert [rows["digits"][part] for part in PARTS] == [1257, 180, 360]
     assert rows["moons"]["entropy"] == DATASETS["moons"].entropy
     assert float(rows["line"]["entropy"]) == DATASETS["line"].entropy
+    # Of what is in the cache, 50 drawings; of what is not, as published.
+    assert [rows["omniglot"][part] for part in PARTS] == [32, 8, 10]
+    assert [rows["mnist"][part] for part in PARTS] == [50_000, 10_000, 10_000]
     assert {name: rows[name]["files"] for name in ("omniglot", "mnist", "moons")} == {
         "omniglot": "in the cache",
         "mnist": "to be fetched",
         "moons": "none needed",
     }
+
+
+def test_the_list_counts_both_files_of_the_whole_set(tmp_path):
+    files = [write_npz(tmp_path / "1.npz", count=30), write_npz(tmp_path / "2.npz", count=40)]
+    assert DATASETS["omniglot"].kept(files) == (24, 6, 40)
+    data = omniglot(files[1])
+    assert DATASETS["omniglot"].kept(files[1:]) == tuple(len(getattr(data, part)) for part in PARTS)
+
+
+@pytest.mark.parametrize(("damage", "told"), [("changed", "damaged, to be fetched"), ("gone", "to be fetched")])
+def test_the_list_shows_what_has_become_of_the_cache(damage, told, capsys, tmp_path, cache):
+    assert run(["data", "fetch", "omniglot", "--from", str(write_npz(tmp_path / "drawings.npz"))]) == 0
+    kept = cache / "omniglot" / "omniglot.npz"
+    kept.write_bytes(b"something else") if damage == "changed" else kept.unlink()
+    capsys.readouterr()
+    assert run(["data", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["omniglot"]["files"] == told
+    assert rows["omniglot"]["train"] == 15_424
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import inspect
+import io
+import json
 import math
 import os
 import re
@@ -11,6 +13,7 @@ import struct
 import subprocess
 import sys
 import urllib.error
+import urllib.request
 import warnings
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -44,7 +47,7 @@ from ppl_models.seeds import derived_seed
 ROOT = Path(__file__).parents[1]
 REAL_MNIST = ROOT.parent / "shared" / "data" / "mnist"
 IMAGES, LABELS = 0x00000803, 0x00000801
-TENSORS = [field.name for field in fields(ImageData) if field.name not in ("name", "grey_levels")]
+TENSORS = [field.name for field in fields(ImageData) if field.name not in ("name", "grey_levels", "binary")]
 
 
 def idx_bytes(values: torch.Tensor, magic: int | None = None) -> bytes:
@@ -248,6 +251,25 @@ def test_image_data_shows_shapes_and_not_values():
     assert repr(ImageData(**parts())) == text
 
 
+def test_grey_image_data_says_so():
+    images = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 1, 2, 2)
+    data = ImageData(**parts(train=images, validation=images, test=images, binary=False))
+    assert repr(data).startswith("ImageData(name='toy', grey_levels=3, binary=False, train=(3, 1, 2, 2)")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist", "omniglot"])
+def test_grey_images_are_those_that_are_binarised(name, options):
+    grey, binary = (load(name, seed=3, binary=each, **options[name]) for each in (False, True))
+    assert (grey.binary, binary.binary) == (False, True)
+    assert torch.equal(grey.train, binary.train)
+    for part in ("validation", "test"):
+        images, drawn = getattr(grey, part), getattr(binary, part)
+        assert torch.equal(getattr(grey, f"{part}_labels"), getattr(binary, f"{part}_labels"))
+        assert (drawn[images == 0] == 0).all()
+        assert (drawn[images == 1] == 1).all()
+        assert ((images > 0) & (images < 1)).any() or name == "omniglot"  # whose made-up drawings are black and white
+
+
 def test_image_data_cannot_be_changed():
     data = ImageData(**parts())
     with pytest.raises(FrozenInstanceError):
@@ -286,6 +308,11 @@ def test_image_data_cannot_be_changed():
         ({"test_labels": torch.zeros(3).float()}, r"test_labels must be int64; got torch.float32"),
         ({"validation_labels": torch.tensor([0, -1, 2])}, r"validation_labels must be at least 0; got -1"),
         ({"grey_levels": 1}, r"grey_levels must be at least 2; got 1"),
+        (
+            {"binary": False, "validation": with_value(0.3)},
+            r"validation must have the 3 grey levels k / 2 with .*Write \(validation \* 2\)\.round\(\) / 2\.",
+        ),
+        ({"binary": False, "test": with_value(1.5)}, r"test must be finite and in \[0, 1\]"),
     ],
 )
 def test_image_data_names_the_part_the_rule_and_the_value(changed, message):
@@ -665,6 +692,55 @@ def test_a_failed_download_is_one_sentence_that_asks_for_data_dir(openml, tmp_pa
         mnist(cache_dir=tmp_path)
     assert caught.value.__cause__ is cause
     assert len(str(caught.value).splitlines()) == 1
+
+
+class _Broken:
+    """OpenML's answers to what scikit-learn asks for MNIST, with data that are not those of the checksum."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, request: urllib.request.Request) -> io.BytesIO:
+        path = request.full_url.removeprefix("https://www.openml.org/")
+        self.asked.append(path)
+        answers = {
+            "list/": {"data": {"dataset": [{"did": "554", "name": "mnist_784", "status": "active"}]}},
+            "json/data/554": {
+                "data_set_description": {
+                    "id": "554", "name": "mnist_784", "version": "1", "status": "active", "format": "ARFF",
+                    "file_id": "52667", "md5_checksum": "0" * 32, "default_target_attribute": "class",
+                    "url": "https://www.openml.org/data/v1/download/52667/mnist_784.arff",
+                }
+            },
+            "features/": {
+                "data_features": {
+                    "feature": [
+                        {"index": str(i), "name": name, "data_type": kind, "is_target": str(i == 1).lower(),
+                         "is_ignore": "false", "is_row_identifier": "false", "number_of_missing_values": "0"}
+                        for i, (name, kind) in enumerate([("pixel1", "numeric"), ("class", "nominal")])
+                    ]
+                }
+            },
+            "qualities/": {"data_qualities": {"quality": [{"name": "NumberOfInstances", "value": "70000"}]}},
+        }  # fmt: skip
+        found = [json.dumps(answer).encode() for part, answer in answers.items() if part in path]
+        answer = io.BytesIO(found[0] if found else b"half a fi")
+        answer.info = dict  # type: ignore[attr-defined]
+        return answer
+
+
+def test_a_broken_download_from_openml_is_not_kept(tmp_path, monkeypatch):
+    broken = _Broken()
+    monkeypatch.setattr("sklearn.datasets._openml.urlopen", broken)
+    before = tmp_path / "openml" / "openml.org" / "of_others.gz"
+    before.parent.mkdir(parents=True)
+    before.write_bytes(b"of another set")
+    for _ in range(2):
+        broken.asked.clear()
+        with pytest.raises(DataError, match=r"MNIST could not be loaded from OpenML .*ValueError: The md5 checksum"):
+            mnist(cache_dir=tmp_path)
+        assert [path.endswith(".arff") for path in broken.asked].count(True) == 2
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [before]
 
 
 def test_what_openml_sends_is_checked(openml, tmp_path):

@@ -23,11 +23,23 @@ import torch
 import xarray as xr
 from pyro import poutine
 from torch import nn
+from torch.distributions import Normal
 
 from guides.errors import DataError, OptionError
 from ppl_models.cli import run
 from ppl_models.datasets import TOY_DENSITIES, ImageData, ToyData
-from ppl_models.study import PAIRS, Pair, Study, Training, build_pair, results, runs_table, study_summary
+from ppl_models.objectives import log_weights
+from ppl_models.study import (
+    PAIRS,
+    Pair,
+    Study,
+    Training,
+    build_pair,
+    count_parameters,
+    results,
+    runs_table,
+    study_summary,
+)
 from ppl_models.study.engines import BACKENDS, CrashedError, start_engine
 from ppl_models.study.job import Job, kl_weight, kl_weights, run_job
 from ppl_models.study.lock import locked
@@ -484,7 +496,10 @@ REFUSED = {
         r"model 'draw' must be given images; got points. The dataset is 'moons'",
     ),
     "a guide without latents": ({"models": ["flow"], "guides": ["iaf"]}, "which has no latents; got 'iaf'"),
-    "no mistakes to put back": ({"models": ["lvae"], "published": True}, "published must be given with 'vae'"),
+    "no mistakes to put back": (
+        {"models": ["flow"], "published": True},
+        "published must be given with 'vae' and 'lvae' and its own guide only",
+    ),
     "sizes of own data": ({"datasets": {"own": images()}, "num_train": 3}, "num_train must not be given with data of"),
     "images of a wrong size": (
         {
@@ -666,6 +681,74 @@ def test_the_published_mistakes_are_walls(shape, published):
         law = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x).nodes["x"]["fn"].base_dist
         numbers = torch.cat([law.loc, law.scale])
         assert bool(((numbers > 0) & (numbers < 1)).all()) == published
+
+
+def published_ladder(shape):
+    """The published ladder, away from its start, with what its guide draws for some data."""
+    torch.manual_seed(1)
+    model, guide = (part.double() for part in build_pair("lvae", shape, published=True))
+    with torch.no_grad():
+        for parameter in (*model.parameters(), *guide.parameters()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype))
+    x = torch.rand(6, *shape, dtype=torch.float64).round()
+    guide_trace = poutine.trace(guide).get_trace(x)
+    return model, guide, x, guide_trace, poutine.trace(poutine.replay(model, guide_trace)).get_trace(x)
+
+
+LADDERS = {(2,): 79_164, (1, 28, 28): 1_464_464}
+
+
+@pytest.mark.parametrize("shape", LADDERS)
+def test_the_published_ladder_has_no_variance_below_one_but_of_two_laws_merged(shape):
+    model, guide, x, _, of_model = published_ladder(shape)
+    assert count_parameters(model, guide) == LADDERS[shape]
+    for name in ("z_3", "z_2", "passed_2", "z_1", "passed_1"):
+        assert (of_model.nodes[name]["fn"].variance >= 1).all()
+    numbers = guide.encoder(x).split([2 * size for size in guide.latent_dims], -1)
+    assert all((level.chunk(2, -1)[1] > 0).all() for level in numbers)
+    if shape == (2,):
+        law = of_model.nodes["x"]["fn"].base_dist
+        numbers = torch.cat([law.loc, law.scale])
+        assert ((numbers > 0) & (numbers < 1)).all()
+    assert model(None, num=3).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("shape", LADDERS)
+def test_the_published_ladder_has_the_published_loss(shape):
+    # In words: what flows down is the prior's draw; the merged latents, which nothing reads, have their KL.
+    model, guide, x, of_guide, of_model = published_ladder(shape)
+    ladder, value = model.ladder, {name: site["value"] for name, site in of_guide.nodes.items() if "value" in site}
+
+    def law(mean, log_variance):
+        return Normal(mean, (0.5 * log_variance).exp())
+
+    bottom = [level.chunk(2, -1) for level in guide.encoder(x).split([2 * size for size in guide.latent_dims], -1)]
+    top = value["z_3"]
+    kl = (law(*bottom[2]).log_prob(top) - Normal(0.0, 1.0).log_prob(top)).sum(-1)
+    passed = top
+    for level in (1, 0):
+        z, (mean, log_variance), (_, other, log_other) = (
+            value[f"z_{level + 1}"],
+            bottom[level],
+            guide.rungs[level](passed),
+        )
+        precision = (-log_variance).exp() + (-log_other).exp()
+        middle = ((-log_variance).exp() * mean + (-log_other).exp() * other) / precision
+        kl += (Normal(middle, precision.rsqrt()).log_prob(z) - law(*ladder.prior(level, passed)).log_prob(z)).sum(-1)
+        passed = value[f"passed_{level + 1}"]
+    expected = ladder.decode(passed).log_prob(x) - kl
+    of_guide.compute_log_prob()
+    of_model.compute_log_prob()
+    torch.testing.assert_close(of_model.log_prob_sum() - of_guide.log_prob_sum(), expected.sum(), rtol=1e-9, atol=1e-9)
+
+
+def test_in_the_published_ladder_only_the_top_knows_of_the_datum():
+    model, guide, x, *_ = published_ladder((2,))
+    log_weights(model, guide, x).terms["reconstruction"].sum().backward()
+    # Of the encoder's heads only the highest, and nothing of what is merged with the others.
+    reached = [rung.mean.weight.grad is not None and bool(rung.mean.weight.grad.any()) for rung in guide.encoder.rungs]
+    assert reached == [False, False, True]
+    assert all(p.grad is None or not p.grad.any() for p in guide.rungs.parameters())
 
 
 # The command line.

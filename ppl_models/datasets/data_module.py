@@ -23,7 +23,8 @@ class DataModule(LightningDataModule):
 
     Grey training images are binarised anew in every epoch. Their order and their binarisation are functions of the
     seed and the epoch, whatever ran before, so a run that is resumed, in the middle of an epoch too, sees what it would
-    have seen. Validation and test images are binary, the same in every epoch, in the same order.
+    have seen. Validation and test images are binary, the same in every epoch, in the same order. Images that are loaded
+    with ``binary=False`` stay grey in all parts: ``DataModule(load("mnist", binary=False))``.
 
     Shapes: batches (batch_size, 1, H, W) of images, (batch_size, 2) of points; float32.
 
@@ -32,7 +33,8 @@ class DataModule(LightningDataModule):
             that differ in ``seed`` alone learn from the same split.
         batch_size: How many images or points are in a batch.
         seed: Decides the order and the binarisation of the training images.
-        static_seed: Binarise the training images once, by this seed, in place of anew in every epoch. Only for images.
+        static_seed: Binarise the training images once, by this seed, in place of anew in every epoch. Only for images
+            that are to be binary.
         drop_last: Leave out the last training batch of an epoch if it is shorter than the others.
 
     Raises:
@@ -59,14 +61,16 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.data = load(data) if isinstance(data, str) else data
-        grey = isinstance(self.data, ImageData)
-        if static_seed is not None and not grey:
-            raise OptionError(f"static_seed is only for images; got {static_seed!r} with {self.data.name!r}.")
+        binary = isinstance(self.data, ImageData) and self.data.binary
+        if static_seed is not None and not binary:
+            raise OptionError(
+                f"static_seed is only for images that are to be binary; got {static_seed!r} with {self.data!r}."
+            )
         train = self.data.train
         if static_seed is not None:
             train = binarise(train, seeded_generator(derived_seed(static_seed, "train")))
         self._train = Batches(
-            train, batch_size=batch_size, seed=seed, dynamic=grey and static_seed is None, drop_last=drop_last
+            train, batch_size=batch_size, seed=seed, dynamic=binary and static_seed is None, drop_last=drop_last
         )
         self._validation = Batches(self.data.validation, batch_size=batch_size)
         self._test = Batches(self.data.test, batch_size=batch_size)

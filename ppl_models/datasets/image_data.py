@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from guides.errors import DataError
+from ppl_models.grey_levels import TOLERANCE
 
 __all__ = ["ImageData"]
 
@@ -21,19 +22,23 @@ class ImageData:
     """Hold one split of a set of images with their labels.
 
     The training images stay grey, to be binarised anew for every batch (see ``binarise``); validation and test images
-    are binary already, so that every model is judged on the same pixels.
+    are binary already, so that every model is judged on the same pixels. With ``binary=False`` these stay grey as well,
+    and nothing is to be binarised: for likelihoods of grey levels.
 
     Shapes: images (N, 1, H, W), N differing between the three parts; labels (N,).
 
     Args:
         name: What the data are called in tables and titles.
         train: Grey images with values in [0, 1].
-        validation: Binary images, every value 0 or 1.
-        test: Binary images, every value 0 or 1.
+        validation: Binary images, every value 0 or 1; with ``binary=False`` grey ones.
+        test: The same.
         train_labels: The class of each training image, int64 and at least 0.
         validation_labels: The same for ``validation``.
         test_labels: The same for ``test``.
-        grey_levels: How many different values a grey pixel can take, black and white included.
+        grey_levels: K, how many different values a grey pixel can take, black and white included. With
+            ``binary=False`` they are 0, 1 / (K - 1), ..., 1, as the likelihoods ``"categorical"`` and
+            ``"discretised_logistic"`` with ``levels=K`` and ``FlowDensity.images(levels=K)`` have them.
+        binary: Whether models learn from binary images.
 
     Raises:
         DataError: If a shape, a dtype or a value breaks the rules above.
@@ -61,6 +66,7 @@ class ImageData:
     validation_labels: Tensor
     test_labels: Tensor
     grey_levels: int
+    binary: bool = True
 
     def __post_init__(self) -> None:
         """Check every part against the rules of the class."""
@@ -68,7 +74,9 @@ class ImageData:
             raise DataError(f"grey_levels must be at least 2; got {self.grey_levels}.")
         for part in _PARTS:
             images, labels = getattr(self, part), getattr(self, f"{part}_labels")
-            _check_images(part, images, binary=part != "train")
+            _check_images(part, images, binary=self.binary and part != "train")
+            if not self.binary:
+                _check_levels(part, images, self.grey_levels)
             _check_labels(f"{part}_labels", labels, len(images))
             if images.shape[1:] != self.train.shape[1:]:
                 raise DataError(
@@ -78,7 +86,8 @@ class ImageData:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{part}={tuple(getattr(self, part).shape)}" for part in _PARTS)
-        return f"{type(self).__name__}(name={self.name!r}, grey_levels={self.grey_levels}, {shapes})"
+        grey = "" if self.binary else "binary=False, "
+        return f"{type(self).__name__}(name={self.name!r}, grey_levels={self.grey_levels}, {grey}{shapes})"
 
 
 def _check_images(name: str, images: Tensor, *, binary: bool) -> None:
@@ -93,6 +102,15 @@ def _check_images(name: str, images: Tensor, *, binary: bool) -> None:
         raise DataError(f"{name} must be finite and in [0, 1]; got values from {low:g} to {high:g}.")
     if binary and not bool(((images == 0) | (images == 1)).all()):
         raise DataError(f"{name} must be binary, every value 0 or 1; got values between them. Use binarise({name}).")
+
+
+def _check_levels(name: str, images: Tensor, levels: int) -> None:
+    steps = images * (levels - 1)
+    if bool(((steps - steps.round()).abs() > TOLERANCE).any()):
+        raise DataError(
+            f"{name} must have the {levels} grey levels k / {levels - 1} with binary=False; got values between them. "
+            f"Write ({name} * {levels - 1}).round() / {levels - 1}."
+        )
 
 
 def _check_labels(name: str, labels: Tensor, count: int) -> None:

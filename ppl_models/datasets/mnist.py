@@ -57,6 +57,7 @@ def mnist(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    binary: bool = True,
 ) -> ImageData:
     """Load MNIST's 70,000 handwritten digits, 28 x 28 pixels.
 
@@ -71,6 +72,8 @@ def mnist(
         cache_dir: Where the download is kept; ``ppl-models`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if None. Not used
             when ``data_dir`` is given.
         seed: Decides which training images are held out, and how validation and test images are binarised.
+        binary: Whether validation and test images are binarised. With ``False`` all images stay grey, with the values
+            0, 1/255, ..., 1, as likelihoods of grey levels and ``FlowDensity.images(levels=256)`` need them.
 
     Raises:
         DataError: If a file is missing or damaged, images and labels do not match, or the download fails.
@@ -86,7 +89,7 @@ def mnist(
         LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998,
         https://doi.org/10.1109/5.726791.
     """
-    return _load(_MNIST, data_dir, cache_dir, seed)
+    return _load(_MNIST, data_dir, cache_dir, seed, binary=binary)
 
 
 def fashion_mnist(
@@ -94,6 +97,7 @@ def fashion_mnist(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    binary: bool = True,
 ) -> ImageData:
     """Load Fashion-MNIST's 70,000 pictures of clothes, 28 x 28 pixels.
 
@@ -105,6 +109,8 @@ def fashion_mnist(
         data_dir: A folder with the four IDX files, which have the same names as MNIST's; see ``mnist``.
         cache_dir: Where the download is kept; see ``mnist``.
         seed: Decides which training images are held out, and how validation and test images are binarised.
+        binary: Whether validation and test images are binarised. With ``False`` all images stay grey, with the values
+            0, 1/255, ..., 1, as likelihoods of grey levels and ``FlowDensity.images(levels=256)`` need them.
 
     Raises:
         DataError: If a file is missing or damaged, images and labels do not match, or the download fails.
@@ -120,7 +126,7 @@ def fashion_mnist(
         Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms",
         2017, https://arxiv.org/abs/1708.07747.
     """
-    return _load(_FASHION, data_dir, cache_dir, seed)
+    return _load(_FASHION, data_dir, cache_dir, seed, binary=binary)
 
 
 def mnist_files(
@@ -153,21 +159,25 @@ def _load(
     data_dir: str | os.PathLike[str] | None,
     cache_dir: str | os.PathLike[str] | None,
     seed: int,
+    *,
+    binary: bool,
 ) -> ImageData:
     generator = seeded_generator(seed)
     raw = _raw(published, data_dir, cache_dir)
     count = len(raw.images)
     held_out = count // VALIDATION_SHARE
     train, validation = torch.split(torch.randperm(count, generator=generator), [count - held_out, held_out])
+    held_out_images, test = _grey(raw.images[validation]), _grey(raw.test_images)
     return ImageData(
         name=published.name,
         train=_grey(raw.images[train]),
-        validation=binarise(_grey(raw.images[validation]), generator),
-        test=binarise(_grey(raw.test_images), generator),
+        validation=binarise(held_out_images, generator) if binary else held_out_images,
+        test=binarise(test, generator) if binary else test,
         train_labels=raw.labels[train],
         validation_labels=raw.labels[validation],
         test_labels=raw.test_labels,
         grey_levels=_WHITE + 1,
+        binary=binary,
     )
 
 

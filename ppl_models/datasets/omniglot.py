@@ -17,7 +17,7 @@ from ppl_models.datasets.drawings import Drawings, read_drawings, write_drawings
 from ppl_models.datasets.image_data import ImageData
 from ppl_models.seeds import seeded_generator
 
-__all__ = ["fetch_omniglot", "omniglot"]
+__all__ = ["fetch_omniglot", "kept_omniglot", "omniglot"]
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 #: The two files with the MD5 checksums that torchvision gives for them, and how many drawings are in them.
@@ -35,6 +35,7 @@ def omniglot(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    binary: bool = True,
 ) -> ImageData:
     """Load Omniglot's 32,460 drawings of 1,623 characters, made 28 x 28 pixels.
 
@@ -54,6 +55,8 @@ def omniglot(
         cache_dir: Where the download is kept; ``ppl-models`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` if None. Not used
             when ``data_dir`` is given.
         seed: Decides which drawings are held out, and how validation and test images are binarised.
+        binary: Whether validation and test images are binarised. With ``False`` all images stay grey, with the values
+            0, 1/255, ..., 1, as likelihoods of grey levels and ``FlowDensity.images(levels=256)`` need them.
 
     Raises:
         DataError: If a file is missing, damaged or holds something else, or the download fails.
@@ -79,7 +82,7 @@ def omniglot(
             fetch_omniglot(None, folder)
             kept = kept_files(folder)
         parts = [read_drawings(path) for path in kept]
-    return _split(parts, generator)
+    return _split(parts, generator, binary=binary)
 
 
 def fetch_omniglot(source: Path | None, folder: Path) -> None:
@@ -110,6 +113,20 @@ def fetch_omniglot(source: Path | None, folder: Path) -> None:
     seal(folder, names)
 
 
+def kept_omniglot(files: list[Path]) -> tuple[int, ...]:
+    """Say how many drawings of the cache's files are in the three parts: one file of arrays may hold any number."""
+    import numpy as np
+
+    counts = []
+    for path in files:
+        with np.load(path) as archive:
+            counts.append(len(archive["character"]))
+    if len(counts) == 1:
+        counts = [counts[0] - counts[0] // _SHARE, counts[0] // _SHARE]
+    rest, test = counts
+    return rest - rest // _SHARE, rest // _SHARE, test
+
+
 def _read(source: Path) -> list[Drawings]:
     """Read the two parts from a folder, or the only one from a file."""
     files = [f"{name}.zip" for name in _PARTS]
@@ -126,7 +143,7 @@ def _read(source: Path) -> list[Drawings]:
     return [read_drawings(source / name) for name in files]
 
 
-def _split(parts: list[Drawings], generator: torch.Generator) -> ImageData:
+def _split(parts: list[Drawings], generator: torch.Generator, *, binary: bool) -> ImageData:
     characters = sorted({pair for part in parts for pair in part.characters})
     number = {pair: index for index, pair in enumerate(characters)}
     images = [part.images for part in parts]
@@ -135,15 +152,17 @@ def _split(parts: list[Drawings], generator: torch.Generator) -> ImageData:
         test, rest = _held_out(len(images[0]), generator)
         images, labels = [images[0][rest], images[0][test]], [labels[0][rest], labels[0][test]]
     validation, train = _held_out(len(images[0]), generator)
+    held_out, test_images = _grey(images[0][validation]), _grey(images[1])
     return ImageData(
         name="omniglot",
         train=_grey(images[0][train]),
-        validation=binarise(_grey(images[0][validation]), generator),
-        test=binarise(_grey(images[1]), generator),
+        validation=binarise(held_out, generator) if binary else held_out,
+        test=binarise(test_images, generator) if binary else test_images,
         train_labels=labels[0][train],
         validation_labels=labels[0][validation],
         test_labels=labels[1],
         grey_levels=_WHITE + 1,
+        binary=binary,
     )
 
 

@@ -15,7 +15,7 @@ from ppl_models.datasets.cache import cache_folder, kept_files
 from ppl_models.datasets.digits import digits
 from ppl_models.datasets.image_data import ImageData
 from ppl_models.datasets.mnist import fashion_mnist, fetch_fashion_mnist, fetch_mnist, mnist
-from ppl_models.datasets.omniglot import fetch_omniglot, omniglot
+from ppl_models.datasets.omniglot import fetch_omniglot, kept_omniglot, omniglot
 from ppl_models.datasets.toy import ENTROPIES
 from ppl_models.datasets.toy_data import ToyData, toy_data
 
@@ -37,6 +37,7 @@ class Dataset:
         entropy: The least mean negative log likelihood that a model can have on them, in nats; None if unknown.
         fetch: Function that puts the files, from a folder or file, or from the internet if None, into a folder; None
             for data that need no files.
+        kept: Function from the files in the cache to the sizes of the data in them, where they may be others.
     """
 
     load: Callable[..., ImageData | ToyData]
@@ -44,6 +45,7 @@ class Dataset:
     event_shape: tuple[int, ...]
     entropy: float | None = None
     fetch: Callable[[Path | None, Path], None] | None = None
+    kept: Callable[[list[Path]], tuple[int, ...]] | None = None
 
 
 #: Every dataset by its name.
@@ -53,7 +55,13 @@ DATASETS: dict[str, Dataset] = {
     "fashion_mnist": Dataset(
         load=fashion_mnist, sizes=(50_000, 10_000, 10_000), event_shape=(1, 28, 28), fetch=fetch_fashion_mnist
     ),
-    "omniglot": Dataset(load=omniglot, sizes=(15_424, 3_856, 13_180), event_shape=(1, 28, 28), fetch=fetch_omniglot),
+    "omniglot": Dataset(
+        load=omniglot,
+        sizes=(15_424, 3_856, 13_180),
+        event_shape=(1, 28, 28),
+        fetch=fetch_omniglot,
+        kept=kept_omniglot,
+    ),
 } | {
     name: Dataset(load=partial(toy_data, name), sizes=_TOY_SIZES, event_shape=(2,), entropy=entropy)
     for name, entropy in ENTROPIES.items()
@@ -99,6 +107,9 @@ def fetch(
 ) -> list[Path]:
     """Put a checked copy of a dataset's files into the cache, where ``load`` finds it, and return its files.
 
+    Folders must hold the whole dataset as published. One file of arrays of Omniglot may hold any 25 drawings or more,
+    which are then what ``load("omniglot")`` gives; ``ppl-models data list`` shows how many.
+
     Args:
         name: One of the names in ``DATASETS`` that needs files.
         source: A folder, or a file, such as the dataset's ``data_dir`` may be; the internet if None.
@@ -106,7 +117,7 @@ def fetch(
 
     Raises:
         OptionError: If there is no such dataset, or it needs no files.
-        DataError: If ``source`` does not hold the whole dataset as published, or the download fails.
+        DataError: If ``source`` does not hold what it must, or the download fails.
 
     Example:
         >>> fetch("moons")

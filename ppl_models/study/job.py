@@ -198,7 +198,7 @@ def _run(job: Job, work: Path, tell: Callable[[int, float], None] | None) -> Rec
     x, held_out, test = (part.to(torch.get_default_dtype()) for part in (data.train, data.validation, data.test))
     event_shape = tuple(x.shape[1:])
     training, warmup = job.training(event_shape)
-    transform = binarise if isinstance(data, ImageData) else None
+    transform = binarise if isinstance(data, ImageData) and data.binary else None
     torch.manual_seed(derived_seed(cell.seed, "initialisation"))
     options = {"guide": contender.guide, "published": study["published"], "pairs": job.pairs}
     model, guide = build_pair(contender.model, event_shape, **options)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from guides import DRAWGuide, LadderGuide, LatentSpace, MeanFieldGuide, UniformDequantisation
 from guides.errors import DataError, OptionError, choose
@@ -18,6 +17,7 @@ from ppl_models.flow_density import FlowDensity
 from ppl_models.ladder_vae import LadderVAE
 from ppl_models.networks import MLPDecoder, MLPEncoder
 from ppl_models.objectives import ELBO, IWAE, VRIWAE, KLWeights, Objective
+from ppl_models.study.published import PublishedEncoder, PublishedPointHead, published_ladder
 from ppl_models.vae import VAE
 
 __all__ = [
@@ -87,30 +87,6 @@ class Pair:
     has_latents: Mapping[str, bool] = field(default_factory=dict)
 
 
-class PublishedPointHead(nn.Module):
-    """The study's last layer for points: a sigmoid on all numbers, so that means and scales lie between 0 and 1."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, z: Tensor) -> Tensor:
-        mean, scale = self.decoder(z).chunk(2, -1)
-        return torch.cat([mean.sigmoid(), F.logsigmoid(scale)], -1)
-
-
-class PublishedEncoder(nn.Module):
-    """The study's last layer of an encoder: a softplus on log-variances, so that no variance is less than 1."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        loc, log_variance = self.encoder(x).chunk(2, -1)
-        return torch.cat([loc, 0.5 * F.softplus(log_variance)], -1)
-
-
 def _same(module: nn.Module) -> nn.Module:
     return module
 
@@ -136,6 +112,14 @@ def _vae_of_images(shape: Sequence[int], *, published: bool = False) -> Built:
 def _ladder_of_points(shape: Sequence[int]) -> Built:
     ladder = LadderVAE(shape, latent_dims=(4,) * 3, hidden=(128,) * 3, likelihood="normal")
     return ladder, LadderGuide(ladder, features="last")  # one layer alone knows little of the lowest latents
+
+
+def _published_ladder_of_points(shape: Sequence[int]) -> Built:
+    decoder = MLPDecoder(4, event_shape=(2 * shape[0],), hidden=(128,) * 3)
+    ladder = LadderVAE(
+        shape, latent_dims=(4,) * 3, hidden=(128,) * 3, likelihood="normal", decoder=PublishedPointHead(decoder)
+    )
+    return published_ladder(ladder)
 
 
 def _ladder_of_images(shape: Sequence[int]) -> Built:
@@ -177,6 +161,10 @@ PAIRS: dict[str, Pair] = {
     "lvae": Pair(
         make={"points": _ladder_of_points, "images": _ladder_of_images},
         training={"points": replace(POINTS, lr=5e-3, warmup=0.1, free_bits=1.0), "images": IMAGES},
+        published={
+            "points": _published_ladder_of_points,
+            "images": lambda shape: published_ladder(LadderVAE(shape)),
+        },
     ),
     "flow": Pair(
         make={"points": _flow_of_points("affine"), "images": _flow_of_images},
@@ -249,8 +237,9 @@ def build_pair(
         guide: A name in ``STUDY_GUIDES``. ``"annealed"``, ``"hamiltonian"``, ``"iaf"`` and ``"planar"`` move the draws
             of the model's own guide; ``"mean_field"`` and ``"full_rank"`` take its place, with an encoder of two layers
             of 256.
-        published: Whether to put the mistakes back that the published numbers of ``"vae"`` rest on: variances of the
-            guide of at least 1, and means and scales of points between 0 and 1 (with the published tanh, not relu).
+        published: Whether to put the mistakes back that the published numbers of ``"vae"`` and ``"lvae"`` rest on:
+            variances of latents of at least 1, means and scales of points between 0 and 1 (with the published tanh, not
+            relu, in the VAE), and down a ladder the draws of the prior, not those of the guide.
         pairs: The models by name; those of the study by default.
 
     Raises:

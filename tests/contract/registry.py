@@ -152,10 +152,15 @@ def on(outer: str, inner: Callable[[Model], Guide]) -> Callable[[Model], Guide]:
     return lambda model: LAYERS[outer](model, inner(model))
 
 
+def with_layers(name: str, make: Callable[[Model], Guide]) -> dict[str, Callable[[Model], Guide]]:
+    """The guide alone, and under each that moves its draws."""
+    return {name: make} | {f"{outer}-over-{name}": on(outer, make) for outer in LAYERS}
+
+
 #: Guides that belong to one model, alone and as a base, by the problem that has it.
 OWN: dict[str, dict[str, Callable[[Model], Guide]]] = {
-    "ladder_vae": {"ladder": ladder, "hamiltonian-over-ladder": on("hamiltonian", ladder)},
-    "drawing": {"draw": drawing, "hamiltonian-over-draw": on("hamiltonian", drawing)},
+    "ladder_vae": with_layers("ladder", ladder),
+    "drawing": with_layers("draw", drawing),
     "one_pixel": {
         "uniform_dequantisation": UniformDequantisation,
         "learned_dequantisation": lambda model: MeanFieldGuide(model, encoder=OfPixels()),

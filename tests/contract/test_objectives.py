@@ -14,9 +14,9 @@ from torch import nn
 from guides import MeanFieldGuide, Minibatch, ModelError, OptionError
 from ppl_models import OffsetGaussian
 from ppl_models import objectives as family
-from ppl_models.objectives import Objective
-from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS
-from tests.contract.registry import OBJECTIVES, wide
+from ppl_models.objectives import ELBO, IWAE, Objective
+from tests.contract.problems import AMORTISED, GLOBAL, PROBLEMS, SEQUENTIAL
+from tests.contract.registry import OBJECTIVES, OWN, wide
 
 STANDARD_ERRORS = 5.0
 
@@ -81,6 +81,18 @@ def test_it_is_never_above_the_evidence(name, problem):
     guide = wide(problem.model, problem.encoder)
     mean, error = losses(OBJECTIVES[name](32), problem.model, guide, *problem.args, repeats=60)
     assert -mean <= problem.log_evidence.sum().item() + STANDARD_ERRORS * error
+
+
+@pytest.mark.parametrize(("name", "guide"), [(name, guide) for name in OWN for guide in OWN[name]])
+def test_elbo_and_iwae_hold_with_guides_that_belong_to_one_model(name, guide):
+    problem = SEQUENTIAL[name]()
+    made, exact = OWN[name][guide](problem.model), problem.log_evidence.sum().item()
+    elbo, error = losses(ELBO(num_particles=64), problem.model, made, *problem.args, repeats=8)
+    iwae, its_error = losses(IWAE(num_particles=64), problem.model, made, *problem.args, repeats=8)
+    assert -elbo <= -iwae + STANDARD_ERRORS * math.hypot(error, its_error)
+    assert -iwae <= exact + STANDARD_ERRORS * its_error
+    assert exact + elbo > 0.02, "the gap would be too small to see which bound is which"
+    assert exact + iwae < 0.5 * (exact + elbo)
 
 
 @pytest.mark.parametrize("name", PIECEWISE)
