@@ -15,7 +15,7 @@ from tests.study_results import made_up_results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+pytestmark = pytest.mark.xfail(BROWSER is None, reason="needs Chromium or Chrome", run=False)
 
 DESKTOP, PHONE = 1280, 390
 
@@ -67,7 +67,7 @@ def measured(page, folder):
         [BROWSER, *options, "--dump-dom", (folder / "harness.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     ).stdout
     told = re.search(r'<pre id="told">(.*?)</pre>', shown, re.DOTALL)
