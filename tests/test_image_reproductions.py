@@ -59,6 +59,7 @@ from ppl_models.reproductions.images.watching import POINTS, Watch
 from ppl_models.study.job import own_settings
 from ppl_models.training import train
 from ppl_models.training.saving import read_file
+from tests.examples import run_example
 from tests.test_cli import refused
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -415,6 +416,12 @@ OPTIONS: dict[str, Any] = {"steps": 2, "images": 2, "processes": 1, "progress": 
 @pytest.fixture(scope="module")
 def report(tiny, idx_folder, tmp_path_factory):
     return reproduce_mnist(out=tmp_path_factory.mktemp("reports") / "tiny", data_dir=idx_folder, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["mnist", "hvae_iaf"])
+def test_the_examples_show_a_report(name, report, capsys):
+    run_example(name, report)
+    assert capsys.readouterr().out.endswith(f"{report.folder / 'index.md'}\n")
 
 
 def test_a_report_has_every_part(report):

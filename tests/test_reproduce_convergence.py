@@ -23,6 +23,7 @@ from ppl_models.reproductions.convergence.reasons import why
 from ppl_models.reproductions.convergence.tables import compared, goals, headline, one_gaussian
 from ppl_models.study import build_pair, convergence_metrics, count_parameters, open_results, study
 from ppl_models.study.run_metrics import METRICS
+from tests.examples import run_example
 from tests.published_losses import PUBLISHED_LOSSES, published_losses
 from tests.study_results import made_up_results
 from tests.test_cli import refused
@@ -190,6 +191,11 @@ def report(tmp_path_factory):
         found = reproduce_convergence(out=folder, progress=False, **SMALL)
         assert first.stat().st_mtime_ns == before
         yield found
+
+
+def test_the_example_shows_the_report(report, capsys):
+    run_example("convergence", report)
+    assert capsys.readouterr().out.endswith(f"{report.folder / 'index.md'}\n")
 
 
 def test_a_report_has_every_part(report):

@@ -40,6 +40,7 @@ from ppl_models.reproductions.gaussian.pieces import fit_job, fit_key
 from ppl_models.reproductions.gaussian.published import DIMS, published
 from ppl_models.reproductions.gaussian.published import METHODS as PUBLISHED_METHODS
 from ppl_models.reproductions.gaussian.tables import why
+from tests.examples import run_example
 from tests.test_cli import refused
 
 CELLS = {(cell.dim, cell.method, cell.quantity): cell.value for cell in published()}
@@ -260,6 +261,11 @@ def report(tmp_path_factory):
     return reproduce_gaussian(
         out=tmp_path_factory.mktemp("reports") / "gaussian", sets=2, steps=0.01, processes=1, judge=False, **TINY
     )
+
+
+def test_the_example_shows_the_report(report, capsys):
+    run_example("gaussian", report)
+    assert capsys.readouterr().out.endswith(f"{report.folder / 'index.md'}\n")
 
 
 def test_a_report_has_every_part(report):

@@ -221,7 +221,7 @@ error over the images; *mean image* knows nothing of an image but the mean of ea
 maximised. *k-hat*: the tail of an image's weights; above 0.7 its NLL is not to be trusted. *active units*: latents
 whose posterior means vary over the images.{number} *verdict*: {verdict}. *minutes*: of one core, in training steps."""
 
-VERDICT = "of `check` on {judged} images, by weights alone, which never say more than *doubtful*"
+VERDICT = "of `check` on {judged} images, by weights alone, which is never better than *doubtful*"
 
 COMMON = """\
 Validation images: minus the bound of 40 samples, whatever was maximised, against time and against epochs. It compares
