@@ -1497,7 +1497,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/reproductions/images/tables.py", "if False in told", "if None in told", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/methods.py", "        aim=True,\n", "", IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/tables.py", "goal = name in aims", "goal = True", IMAGE_REPRODUCTIONS),
-    ("examples/mnist.py", "minutes=2", "minute=2", IMAGE_REPRODUCTIONS),
+    ("examples/mnist.py", 'tables["results"]', 'tables["result"]', IMAGE_REPRODUCTIONS),
     ("examples/hvae_iaf.py", '["goals"]', '["goal"]', IMAGE_REPRODUCTIONS),
     ("ppl_models/reproductions/images/tables.py", " if more else", " if True else", IMAGE_REPRODUCTIONS),
     (
