@@ -163,7 +163,7 @@ def test_an_unknown_dataset_and_an_unknown_option_are_named():
         load("minst")
     with pytest.raises(OptionError, match=r"got '8gausians'\. Did you mean '8gaussians'\?"):
         load("8gausians")
-    with pytest.raises(OptionError, match=r"an option of dataset 'digits' must be one of 'seed', 'binary'; got 'data_dir'"):
+    with pytest.raises(OptionError, match=r"dataset 'digits' must be one of 'seed', 'binary'; got 'data_dir'"):
         load("digits", data_dir="anywhere")
     with pytest.raises(OptionError, match=r"option of dataset 'moons' .* 'num_test', 'seed'; got 'num'"):
         load("moons", num=10)
