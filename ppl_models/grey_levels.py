@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from guides.errors import whole_number
 
-__all__ = ["CategoricalLevels", "LogisticLevels"]
+__all__ = ["CategoricalLevels", "Levels", "LogisticLevels"]
 
 #: How far from a level a value may be, in steps between levels: float32 keeps k / 255 to a thousandth of this.
 TOLERANCE = 1e-3
 
 
-class _Levels(Constraint):
+class Levels(Constraint):
     """The numbers 0, 1 / (K - 1), ..., 1."""
 
     is_discrete = True
@@ -61,7 +61,7 @@ class CategoricalLevels(TorchDistribution):
 
     @property
     def support(self) -> Constraint:
-        return _Levels(self.levels)
+        return Levels(self.levels)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> CategoricalLevels:
         return CategoricalLevels(self.logits.expand(*batch_shape, self.levels), validate_args=False)
@@ -121,7 +121,7 @@ class LogisticLevels(TorchDistribution):
 
     @property
     def support(self) -> Constraint:
-        return _Levels(self.levels)
+        return Levels(self.levels)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogisticLevels:
         loc, log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)

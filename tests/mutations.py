@@ -1116,7 +1116,7 @@ MUTATIONS: list[tuple[str, str, str, str]] = [
     ("ppl_models/study/engines.py", "if error.__cause__ is not None:", "if False:", STUDY),
     ("ppl_models/study/engines.py", "except self._ray.exceptions.RayError as", "except KeyError as", STUDY),
     ("ppl_models/study/engines.py", "except self._ray.exceptions.OutOfMemoryError as", "except KeyError as", STUDY),
-    ("ppl_models/study/study.py", "record.status == retry:", "False:", STUDY),
+    ("ppl_models/study/study.py", "record is None or record.status == retry", "record is None", STUDY),
     ("ppl_models/study/lock.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", STUDY),
     ("ppl_models/study/lock.py", 'before.get("host", socket.gethostname()) != socket.gethostname()', "False", STUDY),
     ("ppl_models/study/engines.py", "while os.getppid() == parent:", "while True:", STUDY),

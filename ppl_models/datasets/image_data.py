@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guides.errors import DataError
-from ppl_models.grey_levels import TOLERANCE
+from ppl_models.grey_levels import Levels
 
 __all__ = ["ImageData"]
 
@@ -105,8 +105,7 @@ def _check_images(name: str, images: Tensor, *, binary: bool) -> None:
 
 
 def _check_levels(name: str, images: Tensor, levels: int) -> None:
-    steps = images * (levels - 1)
-    if bool(((steps - steps.round()).abs() > TOLERANCE).any()):
+    if not bool(Levels(levels).check(images).all()):
         raise DataError(
             f"{name} must have the {levels} grey levels k / {levels - 1} with binary=False; got values between them. "
             f"Write ({name} * {levels - 1}).round() / {levels - 1}."

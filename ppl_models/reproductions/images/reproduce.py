@@ -211,8 +211,8 @@ def _pictures(folder: ReportFolder, tasks: Sequence[Task]) -> list[tuple[str, An
 
 GOALS = """\
 Differences of negative log-likelihoods, image by image, with their standard errors. HVAE whose base is trained first is
-to be no worse than the VAE trained as long: it is not if the difference is above two of its standard errors, and from
-zero up to there these images do not decide. With leapfrog steps from the beginning there are far fewer steps in the
+to be no worse than the VAE trained as long. Up to zero it is no worse, and above two standard errors it is worse;
+between the two these images do not decide. With leapfrog steps from the beginning there are far fewer steps in the
 time; such methods are reported."""
 
 RESULTS = """\
