@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pyro
 import torch
 from joblib import Parallel, delayed
+from pytorch_optimizer import SOAP
 from scipy import stats
 from torch import Tensor
 
@@ -19,21 +21,43 @@ from ppl_models.datasets import toy_data
 from ppl_models.diagnostics import importance_nll
 from ppl_models.objectives import log_weights
 from ppl_models.reproductions.convergence.published import published_row
+from ppl_models.seeds import derived_seed
 from ppl_models.study import PAIRS, build_pair
 from ppl_models.training.modes import evaluating
 
-RUNS = 3
+DATA, RUNS = ("8gaussians", "checkerboard"), 3
 #: As many points as the published study learned from; they make whole batches, so that one graph does for all.
 NUM_TRAIN = 2_048_000
 #: Points that are judged, as many as starts are compared by; those judged by importance sampling, and draws for each.
 NUM_TEST, NUM_WEIGHED, DRAWS = 200_000, 20_000, 200
 
-#: Models, and the number of steps of their training.
-MODELS = {"vae": 32_000, "lvae": 32_000, "spline_flow": 12_000, "flow": 48_000}
 
-#: From how many starts a model is trained; that which explains the training data best is kept. Affine couplings end in
-#: another place from every start.
-STARTS = {"flow": 2}
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training.
+
+    Args:
+        steps: Its number of steps.
+        starts: How many take part, those that explained the training data best at the end of the stage before.
+        lr: Learning rate; ``None``: that of a study.
+    """
+
+    steps: int
+    starts: int = 1
+    lr: float | None = None
+
+
+#: How each model is trained. Affine couplings end in another place from every start, and it shows early in which.
+STAGES = {
+    "vae": (Stage(32_000),),
+    "lvae": (Stage(32_000),),
+    "spline_flow": (Stage(12_000),),
+    "flow": (Stage(800, starts=20, lr=3e-3), Stage(3_000, starts=4, lr=2e-3), Stage(12_000, starts=2, lr=2e-3)),
+}
+
+#: Affine couplings are functions of one number, with steep places that Adam is slow to make. SOAP is Adam in the basis
+#: of each layer's own curvature.
+OPTIONS = {"flow": {"optim": partial(SOAP, betas=(0.95, 0.99), weight_decay=0.0)}}
 
 #: Those with latents, and what they maximise: the gradient is the noisier the more latents there are, and sticking the
 #: landing takes out of the noise what a good guide does not need.
@@ -61,6 +85,7 @@ class Outcome:
         learned: Minus the bound of training data, in nats.
         minutes: Its time on one core.
         skipped: How many of its steps were not finite.
+        state: The model's parameters and buffers.
     """
 
     bound: float
@@ -68,36 +93,58 @@ class Outcome:
     learned: float
     minutes: float
     skipped: int
+    state: dict[str, Tensor]
+
+
+#: Data, model and seed.
+Job = tuple[str, str, int]
 
 
 def densities() -> Iterator[Row]:
     """Means over the runs and 95 % intervals, by Student's law; two trainings at a time, each on one core."""
-    cells = [(data, model) for data in ("8gaussians", "checkerboard") for model in MODELS]
-    jobs = [(*cell, seed) for cell in cells for seed in range(RUNS * STARTS.get(cell[1], 1))]
-    found = Parallel(n_jobs=2)(delayed(outcome)(*job) for job in jobs)
-    kept: dict[tuple[str, str], list[Outcome]] = {}
-    minutes = []
+    cells = [(data, model) for data in DATA for model in STAGES]
+    leading = {(*cell, run): starts(*cell, run) for cell in cells for run in range(RUNS)}
+    last: dict[Job, Outcome] = {}
+    every: list[Outcome] = []
+    minutes = dict.fromkeys(leading, 0.0)
+    for number in range(max(map(len, STAGES.values()))):
+        going = {run: jobs for run, jobs in leading.items() if number < len(STAGES[run[1]])}
+        for run, jobs in going.items():
+            if number:
+                best = sorted(jobs, key=lambda job: last[job].learned)
+                leading[run] = going[run] = best[: STAGES[run[1]][number].starts]
+        jobs = [job for each in going.values() for job in each]
+        states = [last[job].state if number else None for job in jobs]
+        found = Parallel(n_jobs=2)(
+            delayed(outcome)(*job, number, state) for job, state in zip(jobs, states, strict=True)
+        )
+        last |= zip(jobs, found, strict=True)
+        every += found
+        for run, jobs in going.items():
+            minutes[run] += sum(last[job].minutes for job in jobs) / min(len(jobs), 2)
+    best = {run: min((last[job] for job in jobs), key=lambda one: one.learned) for run, jobs in leading.items()}
     for data, model in cells:
-        each = [one for job, one in zip(jobs, found, strict=True) if job[:2] == (data, model)]
-        starts = len(each) // RUNS
-        runs = [each[first : first + starts] for first in range(0, len(each), starts)]
-        kept[data, model] = best = [min(run, key=lambda one: one.learned) for run in runs]
-        minutes += [sum(one.minutes for one in run) / min(starts, 2) for run in runs]
+        each = [best[data, model, run] for run in range(RUNS)]
+        values = [one.likelihood for one in each]
         name = f"{data} (entropy {entropy(data):.3f}), {model}"
-        if starts > 1:
-            values = [one.likelihood for one in each]
-            yield over_runs(f"{name}: NLL", values)
-            yield less_the_published(f"{name}: NLL less the best epochs of the published runs", values, data)
-            name += f", the best of {starts} starts"
         if model in WITH_LATENTS:
-            yield over_runs(f"{name}: -ELBO", [one.bound for one in best], most=BOUNDS.get((data, model)))
-        yield over_runs(f"{name}: NLL", [one.likelihood for one in best], most=LIKELIHOODS.get((data, model)))
+            yield over_runs(f"{name}: -ELBO", [one.bound for one in each], most=BOUNDS.get((data, model)))
+        yield over_runs(f"{name}: NLL", values, most=LIKELIHOODS.get((data, model)))
+        if model == "flow":
+            yield less_the_published(f"{name}: NLL less the best epochs of the published runs", values, data)
         if model == "lvae":
-            change = [one.bound - other.bound for one, other in zip(best, kept[data, "vae"], strict=True)]
+            change = [one.bound - best[data, "vae", run].bound for run, one in enumerate(each)]
             yield not_above_zero(f"{name}: -ELBO less the vae's", change)
-    yield Row("densities: minutes of the longest training, its starts two at a time", max(minutes), most=10)
-    bad = sum(run.skipped > 0 or not math.isfinite(run.likelihood) for run in found)
-    yield Row(f"densities: trainings of {len(found)} with a step or a result that is not finite", bad, most=0)
+    longest = max(minutes.values())
+    yield Row("densities: minutes of the longest training, its starts two at a time", longest, most=10)
+    bad = sum(one.skipped > 0 or not math.isfinite(one.likelihood) for one in every)
+    yield Row(f"densities: trainings of {len(every)} with a step or a result that is not finite", bad, most=0)
+
+
+def starts(data: str, model: str, run: int) -> list[Job]:
+    """What a run begins with; each start of each run has a seed of its own."""
+    num = STAGES[model][0].starts
+    return [(data, model, seed) for seed in range(run * num, (run + 1) * num)]
 
 
 def over_runs(name: str, values: list[float], *, most: float | None = None) -> Row:
@@ -128,18 +175,22 @@ def entropy(data: str) -> float:
     return float(toy_data(data, num_train=1).density.entropy)
 
 
-def outcome(data: str, name: str, seed: int) -> Outcome:
-    """Train one model and judge it on points that it has not seen, the same for all."""
+def outcome(data: str, name: str, seed: int, number: int, state: dict[str, Tensor] | None) -> Outcome:
+    """Train one model for a stage, from a state or from the beginning, and judge it on points that it has not seen."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(seed)
     points = toy_data(data, num_train=NUM_TRAIN, num_test=NUM_TEST)
     model, guide = build_pair(name, (2,))
+    if state is not None:
+        model.load_state_dict(state)
+    stage, training = STAGES[name][number], PAIRS[name].training["points"]
+    training = replace(training, lr=training.lr if stage.lr is None else stage.lr)
+    options = {"objective": OBJECTIVE if name in WITH_LATENTS else "elbo", **OPTIONS.get(name, {})}
+    seed = derived_seed(seed, "stage", number) if number else seed
     begun = processor_minutes()
-    training = PAIRS[name].training["points"]
-    objective = OBJECTIVE if name in WITH_LATENTS else "elbo"
-    result = fitted(model, guide, points.train, training, steps=MODELS[name], objective=objective, seed=seed)
-    minutes = processor_minutes() - begun
+    result = fitted(model, guide, points.train, training, steps=stage.steps, seed=seed, **options)
+    minutes, state = processor_minutes() - begun, dict(model.state_dict())
 
     def mean(scores: Tensor, x: Tensor) -> float:
         """The mean of a score, the chance of which points are looked at taken out by their exact density."""
@@ -152,7 +203,7 @@ def outcome(data: str, name: str, seed: int) -> Outcome:
             mean(-log_weights(model, guide, x).values[0], x) for x in (points.train[:NUM_TEST], points.test)
         )
         if isinstance(model, FlowDensity):
-            return Outcome(bound, bound, learned, minutes, result.skipped)
+            return Outcome(bound, bound, learned, minutes, result.skipped, state)
         x = points.test[:NUM_WEIGHED]
         weighed = importance_nll(model, guide, x, num_samples=DRAWS, seed=0)
-        return Outcome(bound, mean(-weighed.log_evidence, x), learned, minutes, result.skipped)
+        return Outcome(bound, mean(-weighed.log_evidence, x), learned, minutes, result.skipped, state)
