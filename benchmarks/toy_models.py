@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pyro
 import torch
 from joblib import Parallel, delayed
-from pytorch_optimizer import SOAP
 from scipy import stats
 from torch import Tensor
 
@@ -54,10 +52,6 @@ STAGES = {
     "spline_flow": (Stage(12_000),),
     "flow": (Stage(800, starts=20, lr=3e-3), Stage(3_000, starts=4, lr=2e-3), Stage(12_000, starts=2, lr=2e-3)),
 }
-
-#: Affine couplings are functions of one number, with steep places that Adam is slow to make. SOAP is Adam in the basis
-#: of each layer's own curvature.
-OPTIONS = {"flow": {"optim": partial(SOAP, betas=(0.95, 0.99), weight_decay=0.0)}}
 
 #: Those with latents, and what they maximise: the gradient is the noisier the more latents there are, and sticking the
 #: landing takes out of the noise what a good guide does not need.
@@ -103,26 +97,22 @@ Job = tuple[str, str, int]
 def densities() -> Iterator[Row]:
     """Means over the runs and 95 % intervals, by Student's law; two trainings at a time, each on one core."""
     cells = [(data, model) for data in DATA for model in STAGES]
-    leading = {(*cell, run): starts(*cell, run) for cell in cells for run in range(RUNS)}
+    runs = {(*cell, run): starts(*cell, run) for cell in cells for run in range(RUNS)}
+    minutes, every = dict.fromkeys(runs, 0.0), []
     last: dict[Job, Outcome] = {}
-    every: list[Outcome] = []
-    minutes = dict.fromkeys(leading, 0.0)
     for number in range(max(map(len, STAGES.values()))):
-        going = {run: jobs for run, jobs in leading.items() if number < len(STAGES[run[1]])}
+        going = {
+            (data, model, run): ranked(jobs, last)[: STAGES[model][number].starts] if number else jobs
+            for (data, model, run), jobs in runs.items()
+            if number < len(STAGES[model])
+        }
+        found = trained(number, {job: last[job].state if number else None for jobs in going.values() for job in jobs})
+        runs |= going
+        last |= found
+        every += found.values()
         for run, jobs in going.items():
-            if number:
-                best = sorted(jobs, key=lambda job: last[job].learned)
-                leading[run] = going[run] = best[: STAGES[run[1]][number].starts]
-        jobs = [job for each in going.values() for job in each]
-        states = [last[job].state if number else None for job in jobs]
-        found = Parallel(n_jobs=2)(
-            delayed(outcome)(*job, number, state) for job, state in zip(jobs, states, strict=True)
-        )
-        last |= zip(jobs, found, strict=True)
-        every += found
-        for run, jobs in going.items():
-            minutes[run] += sum(last[job].minutes for job in jobs) / min(len(jobs), 2)
-    best = {run: min((last[job] for job in jobs), key=lambda one: one.learned) for run, jobs in leading.items()}
+            minutes[run] += sum(found[job].minutes for job in jobs) / min(len(jobs), 2)
+    best = {run: last[ranked(jobs, last)[0]] for run, jobs in runs.items()}
     for data, model in cells:
         each = [best[data, model, run] for run in range(RUNS)]
         values = [one.likelihood for one in each]
@@ -145,6 +135,28 @@ def starts(data: str, model: str, run: int) -> list[Job]:
     """What a run begins with; each start of each run has a seed of its own."""
     num = STAGES[model][0].starts
     return [(data, model, seed) for seed in range(run * num, (run + 1) * num)]
+
+
+def ranked(jobs: list[Job], outcomes: dict[Job, Outcome]) -> list[Job]:
+    """Those that explain the training data best come first."""
+    return sorted(jobs, key=lambda job: outcomes[job].learned)
+
+
+def trained(number: int, states: dict[Job, dict[str, Tensor] | None]) -> dict[Job, Outcome]:
+    """Make a stage of some trainings, each from its state on."""
+    found = Parallel(n_jobs=2)(delayed(outcome)(*job, number, state) for job, state in states.items())
+    return dict(zip(states, found, strict=True))
+
+
+def soap(parameters: list[Tensor], *, lr: float) -> torch.optim.Optimizer:
+    """Adam in the basis of each layer's own curvature; Nikhil Vyas et al., 2024, https://arxiv.org/abs/2409.11321."""
+    from pytorch_optimizer import SOAP
+
+    return SOAP(parameters, lr=lr, betas=(0.95, 0.99), weight_decay=0.0)
+
+
+#: Affine couplings are functions of one number, with steep places that Adam is slow to make.
+OPTIONS = {"flow": {"optim": soap}}
 
 
 def over_runs(name: str, values: list[float], *, most: float | None = None) -> Row:
